@@ -1,0 +1,1 @@
+"""The hospital's side: it alone opens images, and it may refuse."""

@@ -1,0 +1,1 @@
+"""Images decoded once, cached, and grouped by patient."""

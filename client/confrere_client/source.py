@@ -1,0 +1,72 @@
+"""The contract of a data source: it lists images with what is known of each, and decodes one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import confrere_client.sources
+from confrere_common.errors import ConfrereError
+from confrere_common.family import Family, Named
+
+
+class UnreadableImage(ConfrereError):
+    """One image cannot be decoded; it is skipped, counted and listed in the local report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One image of a source, not yet decoded."""
+
+    name: str
+    """What a report that stays at the site may call it (a relative path or an index)."""
+
+    decode: Callable[[], NDArray[np.uint8] | NDArray[np.uint16]]
+    """Return pixels as (C, Y, X) or (C, Z, Y, X); raise UnreadableImage with a short reason."""
+
+    patient: str
+    """Key that groups the images of one patient; the image's own name when none is known."""
+
+    site: str = ""
+    """Acquisition site, empty when unknown."""
+
+    split: str = ""
+    """'train', 'val' or 'test' when the source fixes it, else empty."""
+
+    label: str = ""
+    """Class name, empty when unlabelled."""
+
+
+class Source(ABC):
+    """Lists the images of one place. Built as ``Source(config, folder)``.
+
+    *folder* is where relative paths start: the folder of the run's file.
+    """
+
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+
+    @abstractmethod
+    def records(self) -> Sequence[Record]:
+        """List every image without decoding it; DataError when there is nothing to list."""
+
+    @abstractmethod
+    def fingerprint(self) -> Iterator[bytes]:
+        """Yield bytes that change whenever an image or what is known of it changes."""
+
+
+SOURCES: Family[type[Source]] = Family("source", confrere_client.sources)
+
+
+def open_source(named: Named, folder: Path) -> Source:
+    """Return the source that a run names."""
+    make: Any = SOURCES.member(named.name)
+    source: Source = make(SOURCES.configure(named), folder)
+    return source

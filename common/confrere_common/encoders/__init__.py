@@ -1,0 +1,1 @@
+"""Encoders, one a file; the file name is the name in a run."""

@@ -1,0 +1,55 @@
+"""What a server asks and what a site answers, as values; ``wire`` turns them into Flower records."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from confrere_common.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One round's work, the same for every site asked."""
+
+    run: str
+    """The effective run as canonical JSON (``config.dump``): the site builds its model from it."""
+
+    round: int
+    """1 for the first."""
+
+    seed: int
+    """The seed of this repetition of the run."""
+
+    weights: Weights
+    """The shared weights as the round starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What a site learned in a round."""
+
+    site: str
+    round: int
+    delta: Weights
+    """Shared weights after training minus before."""
+
+    images: int
+    """Images that the site trained on: its weight in a mean."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """loss, seconds, rankme, feature_std, uniformity, alignment, ... of the site's round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a site has no update for a round; the reason never names a patient or a path."""
+
+    site: str
+    round: int
+    reason: str
+
+
+Answer: TypeAlias = Update | Refusal
+
+Ask: TypeAlias = Callable[[Sequence[str], Task], Iterable[Answer]]
+"""Bring *task* to the named sites and yield what they answer, as it comes: Flower, or a plain call."""

@@ -1,0 +1,69 @@
+"""Named arrays and their algebra: what sites train, send, and join. Pure functions, nothing in place.
+
+``Weights`` maps a parameter's name to its tensor; all tensors are float32 on the CPU unless said.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from confrere_common.errors import ExchangeError
+
+Weights: TypeAlias = Mapping[str, Tensor]
+"""Parameter name -> tensor."""
+
+
+def combine(function: Callable[..., Tensor], *many: Weights) -> dict[str, Tensor]:
+    """Apply *function* to the tensors that share a name; every argument holds the same names."""
+    return {name: function(*(weights[name] for weights in many)) for name in many[0]}
+
+
+def zeros_like(weights: Weights) -> dict[str, Tensor]:
+    """Return float32 zeros of the same names and shapes."""
+    return combine(lambda tensor: torch.zeros_like(tensor, dtype=torch.float32), weights)
+
+
+def add(left: Weights, right: Weights) -> dict[str, Tensor]:
+    """Return left + right."""
+    return combine(torch.add, left, right)
+
+
+def subtract(left: Weights, right: Weights) -> dict[str, Tensor]:
+    """Return left - right: a site's delta is what it trained minus what it was given."""
+    return combine(torch.sub, left, right)
+
+
+def scale(weights: Weights, factor: float) -> dict[str, Tensor]:
+    """Return weights * factor."""
+    return combine(lambda tensor: tensor * factor, weights)
+
+
+def norm(weights: Weights) -> float:
+    """Return the Euclidean norm over all entries, accumulated in float64."""
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in weights.values()))
+
+
+def count(weights: Weights) -> int:
+    """Return the number of entries."""
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def nbytes(weights: Weights) -> int:
+    """Return the bytes that the tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def must_fit(weights: Weights, template: Weights) -> None:
+    """Raise ExchangeError unless names and shapes equal the template's and every entry is finite."""
+    if weights.keys() != template.keys():
+        odd = sorted(weights.keys() ^ template.keys())
+        raise ExchangeError(f"names differ from the model's in {len(odd)} places, first '{odd[0]}'")
+    for name, tensor in weights.items():
+        if tensor.shape != template[name].shape:
+            given, due = tuple(tensor.shape), tuple(template[name].shape)
+            raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ExchangeError(f"'{name}' holds NaN or infinite entries")

@@ -1,0 +1,1 @@
+"""What a study leaves behind for people: report.json and report.html."""

@@ -1,0 +1,1 @@
+"""The coordinator's side: it calls rounds and joins updates; it never sees an image."""
