@@ -48,6 +48,9 @@ class Method(nn.Module, ABC):
     def losses(self, *views: Tensor) -> Tensor:
         """Return one loss for each image, shape (B,); never a mean."""
 
+    def start_local(self) -> None:
+        """Initialise what stays at the site from the shared weights just received."""
+
     def after_step(self, progress: float) -> None:
         """Do what follows an optimizer step; *progress* runs from 0 to 1 over the whole run."""
 

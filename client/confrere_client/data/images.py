@@ -1,0 +1,68 @@
+"""The images of a source, decoded, one size, mapped from the cache; and batches and crops of them.
+
+Shapes: N images, B rows, C channels, Z Y X voxels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confrere_client.data.catalog import Catalog
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """Every readable image of a source. The pixels stay on disk until they are asked for."""
+
+    pixels: NDArray[Any]
+    """Memory-mapped, read-only: (N, C, Y, X) or (N, C, Z, Y, X), uint8 or uint16."""
+
+    catalog: Catalog
+    """What is known of each, in the same order."""
+
+    skipped: tuple[tuple[str, str], ...]
+    """Name and reason of each image that could not be decoded; for reports that stay here."""
+
+    digest: str
+    """Changes with the images, with what is known of them, and with size and channels."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def channels(self) -> int:
+        """Return 1 for grey, 3 for colour."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Return how many pixels each side has."""
+        return int(self.pixels.shape[-1])
+
+    @property
+    def dims(self) -> int:
+        """Return 2 for pictures, 3 for volumes."""
+        return self.pixels.ndim - 2
+
+    def batch(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return a copy of *rows* as (B, C, [Z,] Y, X), uint8 or uint16, in that order."""
+        plain = np.asarray(self.pixels)  # indexing a memmap itself costs twice as much a call
+        return torch.from_numpy(plain[rows])
+
+    def crop(self, row: int, corner: Sequence[int], size: Sequence[int]) -> torch.Tensor:
+        """Return a copy of the box at *corner* of one image, (C, [Z,] Y, X), reading only that."""
+        ends = [start + side for start, side in zip(corner, size, strict=True)]
+        inside = all(
+            0 <= start <= end <= limit
+            for start, end, limit in zip(corner, ends, self.pixels.shape[2:], strict=True)
+        )
+        if not inside:
+            raise IndexError(f"a crop from {tuple(corner)} to {tuple(ends)} leaves the image")
+        box = tuple(slice(start, end) for start, end in zip(corner, ends, strict=True))
+        plain: Any = np.asarray(self.pixels)
+        # always a copy: a view of the map is read-only, and torch would let it be written
+        return torch.from_numpy(np.array(plain[(row, slice(None), *box)]))

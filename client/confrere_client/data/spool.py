@@ -1,0 +1,145 @@
+"""The spool: decoded images written one after the other, then closed as one plain .npy file.
+
+Depth and channels of the whole are known only at the end, and no image is decoded twice. So each is
+written as it is; only if they differ are they made alike, in a second pass over the file.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from confrere_client.data.decode import Pixels, deepen, recolour
+from confrere_common.errors import DataError
+
+HEADER_BYTES = 4096
+"""Room for the .npy header; the pixels then begin on a page."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How one image lies in the spool."""
+
+    row: int
+    channels: int
+    dtype: str
+
+    def nbytes(self, image_px: int, dims: int) -> int:
+        """Return how long it is."""
+        return self.channels * int(image_px**dims) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spooled:
+    """What a closed file holds."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: tuple[int, ...]
+    """Which images it holds, in order."""
+
+    skipped: tuple[tuple[int, str], ...]
+    """Row and reason of images that cannot be made like the others."""
+
+
+class Spool:
+    """A growing file of square images or cubes with sides of *image_px*."""
+
+    def __init__(self, folder: Path, image_px: int) -> None:
+        self._path = folder / "pixels.npy"
+        self._image_px = image_px
+        self._kinds: list[Kind] = []
+        self._dims = 0
+        with disk():
+            self._file: IO[bytes] = self._path.open("wb")
+            self._file.write(bytes(HEADER_BYTES))
+
+    def dims(self) -> int:
+        """Return 2 or 3 for what the first image was; 0 while there is none."""
+        return self._dims
+
+    def append(self, row: int, image: Pixels) -> None:
+        """Write one image; DataError when the disk is full."""
+        self._dims = self._dims or image.ndim - 1
+        self._kinds.append(Kind(row=row, channels=image.shape[0], dtype=image.dtype.name))
+        with disk():
+            self._file.write(np.ascontiguousarray(image).data)
+
+    def finish(self) -> Spooled:
+        """Make the images alike, write the header, and bring all to the disk."""
+        channels = max(kind.channels for kind in self._kinds)
+        kept = [kind for kind in self._kinds if kind.channels in (1, channels)]
+        dtype = "uint16" if any(kind.dtype == "uint16" for kind in kept) else "uint8"
+        shape = (len(kept), channels, *(self._image_px for _ in range(self._dims)))
+        with disk():
+            self._file.flush()
+            if any((kind.channels, kind.dtype) != (channels, dtype) for kind in self._kinds):
+                self._make_alike(channels, dtype)
+            self._file.seek(0)
+            self._file.write(header(shape, dtype))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        reason = f"has a number of channels other than 1 or {channels}, as the others have"
+        return Spooled(
+            shape=shape,
+            dtype=dtype,
+            rows=tuple(kind.row for kind in kept),
+            skipped=tuple(
+                (kind.row, reason) for kind in self._kinds if kind.channels not in (1, channels)
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the file, whatever became of it."""
+        with disk():
+            self._file.close()
+
+    def _make_alike(self, channels: int, dtype: str) -> None:
+        """Write all images anew with the same channels and depth; memory is one image."""
+        mixed = self._path.with_suffix(".mixed")
+        self._path.rename(mixed)
+        self._file.close()
+        self._file = self._path.open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        for kind, image in self._images(mixed):
+            if kind.channels in (1, channels):
+                deep = deepen(image) if dtype == "uint16" else image
+                self._file.write(np.ascontiguousarray(recolour(deep, channels)).data)
+        mixed.unlink()
+
+    def _images(self, path: Path) -> Iterator[tuple[Kind, Pixels]]:
+        sides = (self._image_px,) * self._dims
+        with path.open("rb") as file:
+            file.seek(HEADER_BYTES)
+            for kind in self._kinds:
+                data = file.read(kind.nbytes(self._image_px, self._dims))
+                yield kind, np.frombuffer(data, kind.dtype).reshape(kind.channels, *sides)
+
+
+def header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """Return a .npy header (format 1.0) of exactly HEADER_BYTES."""
+    told = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    room = HEADER_BYTES - 10
+    text = repr(told).ljust(room - 1) + "\n"
+    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.encode("ascii")
+
+
+@contextmanager
+def disk() -> Iterator[None]:
+    """Turn a fault of the disk into a DataError that says what to do."""
+    try:
+        yield
+    except OSError as fault:
+        remedy = "Free space" if fault.errno in FULL else "Make it writable"
+        what = "is full" if fault.errno in FULL else f"cannot be written ({fault.strerror})"
+        raise DataError(
+            f"the disk of the image cache {what}. Nothing half-written is kept. {remedy}, or set "
+            "CONFRERE_CACHE to a folder elsewhere."
+        ) from None

@@ -1,0 +1,25 @@
+"""One site's part of a set of images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from confrere_client.data.images import Images
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of *images*, numbered anew from 0."""
+
+    images: Images
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.rows)
+
+    def batch(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return stored pixels, uint8 or uint16, shape BC[Z]YX."""
+        return self.images.batch(self.rows[positions])

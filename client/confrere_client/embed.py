@@ -1,0 +1,120 @@
+"""Features of images under a trained encoder: in batches, on whatever device there is.
+
+Shapes: N images, F features.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confrere_client.data.decode import decode_image, fit
+from confrere_client.device import choose_device
+from confrere_client.source import UnreadableImage
+from confrere_client.train import Pixels
+from confrere_common.augment.pipeline import normalise
+from confrere_common.encoder import Encoder
+from confrere_common.errors import DataError
+from confrere_common.release import Card, load_release
+from confrere_common.storage import atomic_write
+
+BATCH = 128
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@torch.inference_mode()
+def features(encoder: Encoder, images: Pixels, device: torch.device) -> NDArray[np.float32]:
+    """Return features of all *images*, shape (N, F); the encoder is left in evaluation mode."""
+    encoder = encoder.to(device).eval()
+    found = np.empty((len(images), encoder.width), dtype=np.float32)
+    for start in range(0, len(images), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(images)))
+        stored = images.batch(rows).to(device)
+        found[rows] = encoder(normalise(stored)).float().cpu().numpy()
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedder:
+    """A released encoder, ready for image files."""
+
+    encoder: Encoder
+    card: Card
+    device: torch.device
+
+    def embed(self, *places: str | Path) -> tuple[list[Path], NDArray[np.float32]]:
+        """Return the readable image files at *places* (files or folders) and their features (N, F).
+
+        DataError when there is no file, or none can be read.
+        """
+        files = find_images([Path(place) for place in places])
+        kept, found = [], []
+        for some in _chunks(files, BATCH):
+            readable = [(path, image) for path in some if (image := self._read(path)) is not None]
+            if readable:
+                stored = torch.from_numpy(np.stack([image for _, image in readable]))
+                kept += [path for path, _ in readable]
+                found.append(self._features(stored))
+        if not kept:
+            raise DataError(f"none of the {len(files)} files is a readable image.")
+        return kept, np.concatenate(found)
+
+    def _read(self, path: Path) -> NDArray[np.uint8] | None:
+        try:
+            image = fit(decode_image(path), self.card.size[-1], self.card.channels)
+        except UnreadableImage:
+            return None
+        # A batch has one type: 16-bit images keep their upper byte.
+        return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
+
+    @torch.inference_mode()
+    def _features(self, stored: torch.Tensor) -> NDArray[np.float32]:
+        pixels = normalise(stored.to(self.device))
+        result: NDArray[np.float32] = self.encoder(pixels).float().cpu().numpy()
+        return result
+
+
+def load(path: str | Path, *, device: str = "auto") -> Embedder:
+    """Return the encoder saved at *path* (``encoder.safetensors``, its card beside it)."""
+    encoder, card = load_release(Path(path))
+    chosen = choose_device(device)
+    return Embedder(encoder=encoder.to(chosen), card=card, device=chosen)
+
+
+def write_features(path: Path, files: Sequence[Path], found: NDArray[np.float32]) -> None:
+    """Write a Parquet file with one row an image: ``path`` and ``features`` (a list of F)."""
+    # Imported here: only this needs it, and it takes long to load.
+    import pyarrow as arrow  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    values = arrow.array(found.reshape(-1))
+    column = arrow.FixedSizeListArray.from_arrays(values, found.shape[1])
+    table = arrow.table({"path": [str(file) for file in files], "features": column})
+    buffer = arrow.BufferOutputStream()
+    parquet.write_table(table, buffer)
+    atomic_write(path, buffer.getvalue().to_pybytes())
+
+
+def find_images(places: Sequence[Path]) -> list[Path]:
+    """List image files: each file as given, each folder searched to any depth, sorted."""
+    files: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+            files += sorted(path for path in inside if path.is_file())
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise DataError(f"'{place}' is neither a file nor a folder.")
+    if not files:
+        known = ", ".join(SUFFIXES)
+        raise DataError(f"no image files were found; looked for {known} at any depth.")
+    return files
+
+
+def _chunks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

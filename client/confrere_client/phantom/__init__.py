@@ -1,0 +1,1 @@
+"""The embedded phantom: a seeded generator of medical-looking images of several modalities."""

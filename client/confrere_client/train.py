@@ -1,0 +1,186 @@
+"""A site's round: load what came, train on the site's own images, hand back what was learned.
+
+Shapes: B images, C channels, [Z] Y X voxels.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from confrere_client import health, schedule
+from confrere_client.device import arithmetic, choose_device, prepare
+from confrere_client.optimizer import make_optimizer, moments, restore, set_rate
+from confrere_common.augment.pipeline import augmentation, normalise
+from confrere_common.config import Run
+from confrere_common.errors import TrainingError
+from confrere_common.model import (
+    build_model,
+    input_of,
+    load_weights,
+    local_weights,
+    shared_weights,
+)
+from confrere_common.weights import Weights
+
+LocalState = Mapping[str, Tensor]
+"""What a site keeps between rounds: ``local/<name>`` and ``optimizer/<name>.<slot>``."""
+
+Watch = Callable[[int, int, float], None]
+"""Called now and then with step, steps and the mean loss so far."""
+
+BUFFER = 256
+"""Images on which a site measures the health of its representation after a round."""
+
+
+class Pixels(Protocol):
+    """Stored images that give a batch by position."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def batch(self, positions: NDArray[np.int64]) -> Tensor:
+        """Return stored pixels, uint8 or uint16, shape BC[Z]YX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a round of training gives."""
+
+    weights: Weights
+    """Shared weights after the round."""
+
+    state: LocalState
+    metrics: Mapping[str, float]
+
+
+class Trainer:
+    """One model of a run on one device, lent to a site for a round, to any number in turn."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.device = choose_device(run.train.device)
+        prepare(self.device)
+        self.model = build_model(run, seed=0).to(self.device)
+        if self.device.type == "cuda" and run.data.dims == 2:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels, size = input_of(run)
+        self.augment = augmentation(run.augment, channels=channels, size=size)
+        self.losses = torch.compile(self.model.losses) if run.train.compile else self.model.losses
+
+    def round(
+        self,
+        weights: Weights,
+        state: LocalState,
+        images: Pixels,
+        *,
+        place: "Place",
+        watch: Watch | None = None,
+    ) -> Trained:
+        """Train one round from *weights*; TrainingError when the loss is no longer a number."""
+        began = time.perf_counter()
+        optimizer = self._start(weights, state)
+        order, generator = schedule.draws(place.site, seed=place.seed, round=place.round)
+        steps = schedule.steps_in_round(self.run.train, len(images))
+        total = torch.zeros((), device=self.device)
+        picks = schedule.batches(len(images), self.run.train.batch, steps, order)
+        for step, positions in enumerate(picks):
+            progress = (place.round - 1 + (step + 0.5) / steps) / self.run.federation.rounds
+            total += self._step(optimizer, self._fetch(images, positions), generator, progress)
+            if self._pause(step, steps):
+                self._report(total, step + 1, steps, watch)
+        seconds = time.perf_counter() - began
+        seen = steps * min(self.run.train.batch, len(images))
+        metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
+        metrics |= self._health(images, generator)
+        kept = self._keep(optimizer)
+        return Trained(weights=shared_weights(self.model), state=kept, metrics=metrics)
+
+    def _start(self, weights: Weights, state: LocalState) -> torch.optim.AdamW:
+        load_weights(self.model, weights)
+        self.model.train()
+        local = _under("local/", state)
+        if local:
+            load_weights(self.model, local)
+        else:
+            self.model.start_local()
+        optimizer = make_optimizer(self.model, self.run.train)
+        restore(self.model, optimizer, _under("optimizer/", state))
+        return optimizer
+
+    def _fetch(self, images: Pixels, positions: NDArray[np.int64]) -> Tensor:
+        batch = images.batch(positions)
+        if self.device.type == "cuda":
+            return batch.pin_memory().to(self.device, non_blocking=True)
+        return batch
+
+    def _step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        images_BCZYX: Tensor,
+        generator: torch.Generator,
+        progress: float,
+    ) -> Tensor:
+        train = self.run.train
+        set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
+        views = self.model.views(images_BCZYX, self.augment, generator)
+        with arithmetic(train, self.device):
+            loss = self.losses(*views).float().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
+        optimizer.step()
+        self.model.after_step(progress)
+        return loss.detach()
+
+    def _pause(self, step: int, steps: int) -> bool:
+        # Reading the loss makes a GPU wait, so there it is read only now and then.
+        return self.device.type == "cpu" or step % 25 == 24 or step == steps - 1
+
+    def _report(self, total: Tensor, done: int, steps: int, watch: Watch | None) -> None:
+        mean = float(total) / done
+        if not np.isfinite(mean):
+            raise TrainingError(
+                f"the loss was no longer a number at step {done} of {steps}. Lower train.lr "
+                f"(now {self.run.train.lr:g}), or set train.clip_norm."
+            )
+        if watch is not None:
+            watch(done, steps, mean)
+
+    @torch.no_grad()
+    def _health(self, images: Pixels, generator: torch.Generator) -> dict[str, float]:
+        positions = np.linspace(0, len(images) - 1, min(BUFFER, len(images))).astype(np.int64)
+        stored = self._fetch(images, positions)
+        self.model.eval()
+        with arithmetic(self.run.train, self.device):
+            still = self.model.encoder(normalise(stored)).float()
+            few = stored[:64]
+            one = self.model.encoder(self.augment(few, generator)).float()
+            two = self.model.encoder(self.augment(few, generator)).float()
+        return health.health(still.cpu().numpy(), one.cpu().numpy(), two.cpu().numpy())
+
+    def _keep(self, optimizer: torch.optim.Optimizer) -> LocalState:
+        kept = {f"local/{name}": t for name, t in local_weights(self.model).items()}
+        if self.run.train.optimizer_state == "keep":
+            named = moments(self.model, optimizer)
+            kept |= {f"optimizer/{name}": tensor for name, tensor in named.items()}
+        return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which site, which round, which repetition: all that a round's randomness depends on."""
+
+    site: str
+    round: int
+    seed: int
+
+
+def _under(start: str, state: LocalState) -> dict[str, Tensor]:
+    return {name[len(start) :]: t for name, t in state.items() if name.startswith(start)}

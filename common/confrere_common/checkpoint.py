@@ -1,0 +1,120 @@
+"""A checkpoint: tensors as safetensors beside a manifest that proves them whole.
+
+A folder ``round-0004`` holds ``<part>.safetensors`` files and ``manifest.json`` with the SHA-256 of
+each, the run's digest, the round, and whatever small values the writer adds.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from confrere_common.errors import CheckpointError
+from confrere_common.storage import atomic_folder, remove_folder
+
+FORMAT = 1
+"""Version of the layout; a folder of another version is not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What was saved at the end of a round."""
+
+    round: int
+    digest: str
+    """Digest of the run that it belongs to."""
+
+    parts: Mapping[str, Mapping[str, Tensor]]
+    """Part name ("weights", "step", ...) -> name -> tensor."""
+
+    values: Mapping[str, Any]
+    """Anything small that JSON can hold."""
+
+
+def folder_of(root: Path, round: int) -> Path:
+    """Return where the checkpoint of a round lies."""
+    return root / f"round-{round:04d}"
+
+
+def save_checkpoint(
+    root: Path, checkpoint: Checkpoint, *, keep: int, durable: bool = True
+) -> None:
+    """Write the checkpoint atomically and drop all but the newest *keep*.
+
+    A *durable* one survives a power cut; without, only the death of the process.
+
+    CheckpointError when the disk refuses; the previous checkpoints then stand untouched.
+    """
+    contents = {f"{part}.safetensors": save(_plain(t)) for part, t in checkpoint.parts.items()}
+    manifest = {
+        "format": FORMAT,
+        "round": checkpoint.round,
+        "digest": checkpoint.digest,
+        "sha256": {name: _sha256(content) for name, content in contents.items()},
+        "values": checkpoint.values,
+    }
+    contents["manifest.json"] = json.dumps(manifest, indent=1).encode()
+
+    def fill(folder: Path) -> None:
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+
+    try:
+        atomic_folder(folder_of(root, checkpoint.round), fill, durable=durable)
+    except OSError as fault:
+        size = sum(len(content) for content in contents.values())
+        raise CheckpointError(
+            f"round {checkpoint.round} could not be saved ({size / 2**20:.1f} MiB): {fault.strerror}. "
+            "The rounds saved before it are untouched; free some space and use --resume."
+        ) from fault
+    prune(root, keep=keep)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint; CheckpointError if anything in it is missing, cut short or altered."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(f"{folder.name} has format {manifest['format']}, not {FORMAT}")
+        parts = {}
+        for name, digest in manifest["sha256"].items():
+            content = (folder / name).read_bytes()
+            if _sha256(content) != digest:
+                raise CheckpointError(f"{folder.name}/{name} was cut short or altered")
+            parts[name.removesuffix(".safetensors")] = load(content)
+        return Checkpoint(
+            round=manifest["round"],
+            digest=manifest["digest"],
+            parts=parts,
+            values=manifest["values"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+        raise CheckpointError(f"{folder.name} cannot be read: {type(fault).__name__}") from fault
+
+
+def saved_rounds(root: Path) -> list[Path]:
+    """List the checkpoints under *root*, newest first; what is half written is not among them."""
+    return sorted(root.glob("round-*"), key=lambda path: (len(path.name), path.name), reverse=True)
+
+
+def prune(root: Path, *, keep: int) -> None:
+    """Drop all but the newest *keep* checkpoints, and what a crash left half written."""
+    for old in saved_rounds(root)[keep:]:
+        remove_folder(old)
+    for part in root.glob(".round-*"):
+        remove_folder(part)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies on the CPU that share no memory, as safetensors demands."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,174 @@
+"""A run: one YAML file, one frozen tree of values, loaded with all faults reported at once.
+
+The string under a field is its documentation; ``confrere check --explain`` prints it.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from confrere_common.augment.presets import Augmentation
+from confrere_common.family import Named
+from confrere_common.section import section
+
+
+def _named(value: Any) -> Any:
+    """Accept ``byol``, ``{name: byol, momentum: 0.99}``, or the value itself."""
+    if isinstance(value, str):
+        return Named(name=value, knobs={})
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return Named(name=value["name"], knobs={k: v for k, v in value.items() if k != "name"})
+    if isinstance(value, Named):
+        return value
+    raise ValueError("give a name, or a mapping with 'name' and what differs from its defaults")
+
+
+Choice = Annotated[Named, BeforeValidator(_named)]
+"""A name from a family, alone or as a mapping with its knobs."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@section
+class Data:
+    """Which images, and how they are spread over sites in a simulation."""
+
+    source: Choice
+    """Where the images come from: a source's name with its knobs (phantom, npz, catalog, folder)."""
+
+    image_px: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Longer side of every image in pixels (voxels in 3-D): resized once, with the aspect kept."""
+
+    channels: Literal[1, 3] | None = None
+    """Channels of every image; absent means 3 when any image is coloured, else 1."""
+
+    dims: Literal[2, 3] | None = None
+    """Axes of an image; absent means as the source has them."""
+
+    split: Choice = Field(default_factory=lambda: Named(name="natural", knobs={}))
+    """How patients are spread over simulated sites (natural, iid, dirichlet, quantity)."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of patients that only ever serve to measure, unless the source names a test split."""
+
+    val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of the remaining patients on which the probe chooses its regularisation."""
+
+    seed: int = 0
+    """Seed of the test split and of the spread over sites: the same in every repetition."""
+
+
+@section
+class Train:
+    """How a site trains in a round."""
+
+    batch: Count = 64
+    """Images in a step; a site with fewer uses all that it has."""
+
+    steps_per_round: Count | None = None
+    """Optimizer steps in a round; leave it out to count in epochs."""
+
+    epochs_per_round: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the site's images in a round; 1 when neither this nor the steps are given."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Decoupled weight decay, on matrices and kernels only (https://arxiv.org/abs/1711.05101)."""
+
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.95,
+    )
+    """Decay of AdamW's two moments."""
+
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the whole run over which the rate rises; then a cosine to zero."""
+
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of a step's gradient; absent means no limit."""
+
+    optimizer_state: Literal["keep", "reset"] = "keep"
+    """Whether a site keeps its optimizer's moments from round to round."""
+
+    device: str = "auto"
+    """Where to train: auto (a GPU when there is one), cpu, cuda, cuda:1, ..."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network; auto means bfloat16 autocast on a GPU, float32 on a CPU."""
+
+    compile: bool = False
+    """Whether torch.compile rewrites the network; it pays on long runs on a GPU only."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        if self.steps_per_round is not None and self.epochs_per_round is not None:
+            raise ValueError("give steps_per_round or epochs_per_round, not both")
+        return self
+
+
+@section
+class Federation:
+    """How rounds are called and updates joined."""
+
+    rounds: Count = 10
+    """How often the sites are asked."""
+
+    cohort: Share = 1.0
+    """Share of the sites asked in a round, drawn anew each time; at least one."""
+
+    quorum: Share = 0.5
+    """Share of the asked sites whose valid updates make a round count."""
+
+    rule: Choice = Field(default_factory=lambda: Named(name="mean", knobs={}))
+    """How updates are joined (mean, trimmed_mean, median)."""
+
+    step: Choice = Field(default_factory=lambda: Named(name="plain", knobs={}))
+    """What the server does with the joined update (plain, momentum, adam, yogi)."""
+
+    keep_checkpoints: Count = 3
+    """How many rounds stay on disk to resume from."""
+
+
+@section
+class Run:
+    """One configured training of one stage."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """What to call it: letters, digits, dot, dash, underscore."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    """What is trained: an encoder, without labels."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """One repetition of the whole run for each seed; figures are given with intervals over them."""
+
+    data: Data
+    """Which images."""
+
+    encoder: Choice = Field(default_factory=lambda: Named(name="resnet", knobs={}))
+    """The network that is wanted (see: confrere encoders)."""
+
+    method: Choice
+    """The self-supervised method (see: confrere methods)."""
+
+    augment: Augmentation = Field(default_factory=Augmentation)
+    """What may be changed in an image without changing what it means."""
+
+    train: Train = Field(default_factory=Train)
+    """How a site trains."""
+
+    federation: Federation = Field(default_factory=Federation)
+    """How rounds are called."""
+
+    floors: Literal["none", "cheap", "all"] = "cheap"
+    """What stands beside the result: cheap = raw pixels and the untrained encoder; all = also each
+    site alone and all images in one place."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat one: each must be another")
+        return self

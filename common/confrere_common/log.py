@@ -1,0 +1,27 @@
+"""Logs that never carry a patient: plain lines on standard error, one logger for each module.
+
+Guarantee: a record that quotes an exception from outside Confrere shows its type, never its text,
+which may hold a path or a name.
+"""
+
+import logging
+
+from confrere_common.errors import ConfrereError
+
+
+def start_logging(level: int = logging.WARNING) -> None:
+    """Send Confrere's own records to standard error; leave other libraries' loggers alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for package in ("confrere_common", "confrere_server", "confrere_client", "confrere_deploy"):
+        logger = logging.getLogger(package)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def reason(fault: BaseException) -> str:
+    """Return what may be said of *fault* outside the site: our own sentence, or only its type."""
+    if isinstance(fault, ConfrereError):
+        return str(fault)
+    return f"{type(fault).__name__} (the details are in the site's own log)"

@@ -1,0 +1,94 @@
+"""BYOL: a student predicts what its own moving average sees. https://arxiv.org/abs/2006.07733.
+
+Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), F features.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from confrere_common.encoder import Encoder
+from confrere_common.heads import in_one_pass, perceptron
+from confrere_common.method import Augment, Method
+from confrere_common.section import section
+
+
+class Byol(Method):
+    """It has no negatives, so a hospital with few images can take part.
+
+    Nothing in the loss forbids that all images look alike to it: watch the spread of the features.
+    """
+
+    per_image = True
+    local = ("teacher",)
+
+    @section
+    class Config:
+        """Defaults are the paper's, but for the widths and for what a batch's statistics did."""
+
+        hidden: Annotated[int, Field(ge=1)] = 512
+        """Features between the two layers of projector and predictor. Paper: 4096."""
+
+        out: Annotated[int, Field(ge=2)] = 128
+        """Features that are predicted. Paper: 256."""
+
+        momentum: Annotated[float, Field(ge=0, le=1)] = 0.99
+        """How much of itself the teacher keeps at the first step; 1 at the last. Paper: 0.996 for
+        1000 epochs, 0.99 for 300."""
+
+    def __init__(self, config: Config, encoder: Encoder) -> None:
+        super().__init__()
+        self.momentum = config.momentum
+        self.encoder = encoder
+        self.projector = perceptron((encoder.width, config.hidden, config.out), norm_last=True)
+        self.predictor = perceptron((config.out, config.hidden, config.out))
+        student = nn.Sequential(self.encoder, self.projector)
+        self.teacher = copy.deepcopy(student).requires_grad_(False)
+
+    def views(
+        self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Return every image twice, augmented independently."""
+        return augment(images_BCZYX, generator), augment(images_BCZYX, generator)
+
+    def losses(self, *views: Tensor) -> Tensor:
+        """Return how badly each view foretells the teacher's sight of the other: 0 to 8."""
+        guess_one_BF, guess_two_BF = in_one_pass(self._predict, *views)
+        with torch.no_grad():
+            target_one_BF, target_two_BF = in_one_pass(self.teacher, *views)
+        return _misses(guess_one_BF, target_two_BF) + _misses(guess_two_BF, target_one_BF)
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student, less and less as *progress* nears 1."""
+        kept = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        teacher, student = self._pairs()
+        torch._foreach_lerp_(teacher, student, 1 - kept)
+
+    def start_local(self) -> None:
+        """Make the teacher an exact copy of the student."""
+        teacher, student = self._pairs()
+        torch._foreach_copy_(teacher, student)
+
+    def _predict(self, images_BCZYX: Tensor) -> Tensor:
+        guesses_BF: Tensor = self.predictor(self.projector(self.encoder(images_BCZYX)))
+        return guesses_BF
+
+    def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        student = itertools.chain(self.encoder.parameters(), self.projector.parameters())
+        return _data(self.teacher.parameters()), _data(student)
+
+
+def _misses(guesses_BF: Tensor, targets_BF: Tensor) -> Tensor:
+    """Return the squared distance of each guess to its target on the unit sphere: 0 to 4."""
+    return 2 - 2 * cosine_similarity(guesses_BF, targets_BF)
+
+
+def _data(parameters: Iterator[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach() for parameter in parameters]

@@ -1,0 +1,68 @@
+"""Files that are either whole or absent: temporary name, flush to disk, rename."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Put *content* at *path* so that a reader, or a crash, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def atomic_folder(path: Path, fill: Callable[[Path], None], *, durable: bool = True) -> None:
+    """Let *fill* write a folder's files, then rename the folder to *path*, replacing what is there.
+
+    A *durable* folder is flushed to the disk before the rename.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    try:
+        fill(part)
+        if durable:
+            for file in part.iterdir():
+                sync_file(file)
+            sync_folder(part)
+        remove_folder(path)
+        part.rename(path)
+    except BaseException:
+        remove_folder(part)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of plain files, and nothing else; no error if it is not there."""
+    if path.is_dir():
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,107 @@
+"""The arms of a study: the federation, and what stands beside it as floors and ceiling."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.data.images import Images
+from confrere_client.schedule import steps_in_round
+from confrere_common.config import Run
+from confrere_common.family import Named
+from confrere_deploy.engine import Engine, Job, SiteWatch
+from confrere_server.rounds import Observe
+from confrere_server.store import ServerState
+
+Sites = Mapping[str, NDArray[np.int64]]
+
+ARMS = {
+    "raw": "the pixels themselves, no encoder",
+    "random": "the encoder as it is before training",
+    "local": "each site trains alone, as many steps as it takes in the federation",
+    "federated": "the sites train together",
+    "centralised": "all images in one place, as many steps as all the sites together",
+}
+"""Name -> what it is, in the order of reports."""
+
+FLOORS = {
+    "none": ("federated",),
+    "cheap": ("raw", "random", "federated"),
+    "all": ("raw", "random", "local", "federated", "centralised"),
+}
+"""What a run asks for -> the arms to run."""
+
+POOLED = "all-images"
+"""What the one site of the centralised arm is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What all trained arms of a study share."""
+
+    run: Run
+    images: Images
+    sites: Sites
+    folder: Path
+    engine: Engine
+    alone: Engine
+    """What carries an arm of one site: there is nothing to spread."""
+
+    observer: Callable[[str, int, int], tuple[Observe, SiteWatch]]
+    """Arm, seed, rounds -> what to call as they go on."""
+
+    resources: Mapping[str, float]
+
+
+def federated(training: Training, seed: int) -> ServerState:
+    """Train all sites together."""
+    job = _job(training, training.run, "federated", seed, training.sites)
+    return training.engine(job)
+
+
+def local(training: Training, seed: int) -> list[ServerState]:
+    """Train each site alone."""
+    run = _single(training.run)
+    return [
+        training.alone(_job(training, run, f"local-{number:04d}", seed, {site: rows}))
+        for number, (site, rows) in enumerate(training.sites.items())
+    ]
+
+
+def centralised(training: Training, seed: int) -> ServerState:
+    """Train on all images in one place."""
+    steps = sum(steps_in_round(training.run.train, len(rows)) for rows in training.sites.values())
+    train = replace(training.run.train, steps_per_round=steps, epochs_per_round=None)
+    run = _single(replace(training.run, train=train))
+    rows = np.sort(np.concatenate(list(training.sites.values())))
+    return training.alone(_job(training, run, "centralised", seed, {POOLED: rows}))
+
+
+def rounds_in(run: Run, sites: Sequence[str]) -> int:
+    """Return the rounds of all trained arms of one seed, for a progress display."""
+    trainings = {"none": 1, "cheap": 1, "all": 2 + len(sites)}[run.floors]
+    return trainings * run.federation.rounds
+
+
+def _single(run: Run) -> Run:
+    """Return the run for one site: all of it every round, its update taken as it is."""
+    plain = Named(name="plain", knobs={})
+    mean = Named(name="mean", knobs={})
+    federation = replace(run.federation, cohort=1.0, quorum=1.0, rule=mean, step=plain)
+    return replace(run, federation=federation)
+
+
+def _job(training: Training, run: Run, arm: str, seed: int, sites: Sites) -> Job:
+    observe, watch = training.observer(arm, seed, run.federation.rounds)
+    return Job(
+        run=run,
+        seed=seed,
+        images=training.images,
+        sites=sites,
+        folder=training.folder / arm / f"seed-{seed}",
+        observe=observe,
+        watch=watch,
+        resources=training.resources,
+    )

@@ -1,0 +1,164 @@
+"""The command line: confrere simulate, check, methods, encoders, rules, embed."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from confrere_common.errors import ConfrereError
+from confrere_common.family import Family
+from confrere_common.log import start_logging
+
+app = typer.Typer(
+    name="confrere",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Federated self-supervised training of medical image encoders. Images never leave a site.",
+)
+console = Console()
+
+RunFile = Annotated[Path, typer.Argument(help="The run's YAML file, such as configs/quickstart.yaml.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=c", help="Change one value of the run; may be repeated."),
+]
+
+
+@app.command()
+def simulate(
+    run_file: RunFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report and encoder; default runs/NAME-DATE-TIME."),
+    ] = None,
+    changes: Sets = None,
+    seed: Annotated[int | None, typer.Option(help="One repetition with this seed.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished round in --out.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="inline (this process) or ray (Flower's).")] = "inline",
+    cpus_per_site: Annotated[int, typer.Option(help="Cores for each site, ray only.", min=1)] = 1,
+    gpus_per_site: Annotated[
+        float, typer.Option(help="Share of a GPU for each site, ray only.", min=0)
+    ] = 0.0,
+) -> None:
+    """Train a federation on this machine and report honestly what it learned."""
+    # Imported here, as below: torch takes seconds to load, and --help should not.
+    from confrere_common.loading import read_run  # noqa: PLC0415
+    from confrere_deploy.families import ALL_FAMILIES  # noqa: PLC0415
+    from confrere_deploy.simulate import Options, carry_out  # noqa: PLC0415
+
+    overrides = [*(changes or []), *([f"seeds=[{seed}]"] if seed is not None else [])]
+    run = read_run(run_file, overrides, ALL_FAMILIES)
+    options = Options(
+        folder=run_file.parent,
+        out=out or default_out(run.name, resume=resume),
+        resume=resume,
+        engine=engine,
+        resources={"num_cpus": cpus_per_site, "num_gpus": gpus_per_site},
+        command=shlex.join(["confrere", *sys.argv[1:]]),
+    )
+    carry_out(run, options, console)
+
+
+@app.command()
+def check(
+    run_file: RunFile,
+    changes: Sets = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every field with what it means.")
+    ] = False,
+) -> None:
+    """Validate a run without training: all faults at once."""
+    from confrere_common.loading import read_run  # noqa: PLC0415
+    from confrere_common.model import must_suit  # noqa: PLC0415
+    from confrere_deploy.explain import explained  # noqa: PLC0415
+    from confrere_deploy.families import ALL_FAMILIES  # noqa: PLC0415
+
+    run = read_run(run_file, changes or (), ALL_FAMILIES)
+    must_suit(run)
+    if explain:
+        console.print(explained(run), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{run_file}: run '{run.name}' is sound.", markup=False, soft_wrap=True)
+
+
+@app.command()
+def methods() -> None:
+    """List the self-supervised methods."""
+    from confrere_common.method import METHODS  # noqa: PLC0415
+
+    _list(METHODS)
+
+
+@app.command()
+def encoders() -> None:
+    """List the encoders."""
+    from confrere_common.encoder import ENCODERS  # noqa: PLC0415
+
+    _list(ENCODERS)
+
+
+@app.command()
+def rules() -> None:
+    """List the rules that join updates, and the server steps."""
+    from confrere_server.rule import RULES  # noqa: PLC0415
+    from confrere_server.step import STEPS  # noqa: PLC0415
+
+    _list(RULES)
+    _list(STEPS)
+
+
+@app.command()
+def embed(
+    encoder: Annotated[Path, typer.Argument(help="encoder.safetensors, its card beside it.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("features.parquet"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
+) -> None:
+    """Turn images into features: one row an image, columns path and features."""
+    from confrere_client.embed import load, write_features  # noqa: PLC0415
+
+    files, features = load(encoder, device=device).embed(*images)
+    write_features(out, files, features)
+    console.print(
+        f"{out}: {len(files)} images, {features.shape[1]} features each.", markup=False
+    )
+
+
+def default_out(name: str, *, resume: bool) -> Path:
+    """Return runs/NAME-DATE-TIME: a new one, or the newest there is to resume."""
+    found = sorted(Path("runs").glob(f"{name}-[0-9]*-[0-9]*"))
+    if resume and found:
+        return found[-1]
+    return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def main() -> None:
+    """Run the command line; a fault is one message and exit code 2, an interruption 130."""
+    start_logging()
+    try:
+        app()
+    except ConfrereError as fault:
+        Console(stderr=True).print(str(fault), style="red", markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "stopped. Every finished round is saved: the same command with --resume goes on."
+        )
+        raise SystemExit(130) from None
+
+
+def _list(family: Family[Any]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    captions: Mapping[str, str] = {name: family.caption(name) for name in family.names()}
+    for name, caption in captions.items():
+        table.add_row(name, caption)
+    console.print(f"{family.noun}s", style="bold")
+    console.print(table)

@@ -1,0 +1,69 @@
+"""The contract of an engine: it carries the rounds of one training between a server and its sites.
+
+An engine is a function ``(job) -> ServerState``: both sides are the production code, only what
+lies between them differs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+import confrere_deploy.engines
+from confrere_client.data.images import Images
+from confrere_common.config import Run
+from confrere_common.family import Family
+from confrere_common.loading import digest, dump
+from confrere_common.model import build_model, shared_weights
+from confrere_server.rounds import Observe
+from confrere_server.store import ServerState, newest_state, save_state
+
+SiteWatch: TypeAlias = Callable[[str, int, int, float], None]
+"""Called now and then while a site trains: site, step, steps, mean loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: one run, one seed, some sites, one folder to keep its state in."""
+
+    run: Run
+    seed: int
+    images: Images
+    sites: Mapping[str, NDArray[np.int64]]
+    """Site -> rows of *images*."""
+
+    folder: Path
+    observe: Observe
+    watch: SiteWatch
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    """What the ray engine gives each site: num_cpus, num_gpus."""
+
+    @property
+    def text(self) -> str:
+        """Return the run as sites receive it."""
+        return dump(self.run)
+
+    @property
+    def digest(self) -> str:
+        """Return what ties saved states to this run."""
+        return digest(self.text)
+
+    def start(self) -> ServerState:
+        """Return the newest saved state, or the beginning: fresh weights from the seed."""
+        found = newest_state(self.folder / "checkpoints", digest=self.digest)
+        if found is not None:
+            return found
+        return ServerState(round=0, weights=shared_weights(build_model(self.run, self.seed)), step={})
+
+    def save(self, state: ServerState) -> None:
+        """Save the state of a finished round."""
+        keep = self.run.federation.keep_checkpoints
+        save_state(self.folder / "checkpoints", state, digest=self.digest, keep=keep)
+
+
+Engine: TypeAlias = Callable[[Job], ServerState]
+
+ENGINES: Family[Engine] = Family("engine", confrere_deploy.engines)

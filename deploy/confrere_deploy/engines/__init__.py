@@ -1,0 +1,1 @@
+"""Ways to carry a simulated federation, one a file; the file name is what --engine takes."""

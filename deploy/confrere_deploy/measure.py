@@ -1,0 +1,189 @@
+"""What each arm's features tell of the labels of test patients: scores kept, figures made.
+
+Shapes: M models of one arm and seed (one for each site in 'local'), N test images, K classes,
+F features.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confrere_client import intervals
+from confrere_client.data.images import Images
+from confrere_client.data.subset import Subset
+from confrere_client.embed import features
+from confrere_client.health import rankme
+from confrere_client.probe import MEASURES, NEIGHBOURS, Labelled, knn_scores, linear_probe
+from confrere_common.encoder import Encoder
+from confrere_common.storage import atomic_write
+from confrere_deploy.holdout import Holdout
+from confrere_deploy.report import schema
+
+Features = NDArray[np.float32]
+
+RAW_PX = 64
+"""Raw pixels of larger images are averaged down to about this side: a floor, not a 150,000-D one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What one arm and seed scored."""
+
+    linear_MNK: NDArray[np.float32]
+    near_MNK: Mapping[int, NDArray[np.float32]]
+    """Neighbours asked -> their votes."""
+
+    rankme_M: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """The images that an encoder is examined on: fixed before the federation starts."""
+
+    images: Images
+    holdout: Holdout
+
+    def embed(self, encoder: Encoder, device: torch.device) -> Features:
+        """Return features of every image under an encoder, shape (all images, F)."""
+        return features(encoder, Subset(self.images, np.arange(len(self.images.pixels))), device)
+
+    def raw(self) -> Features:
+        """Return every image's own pixels as features, large ones averaged down."""
+        every = np.arange(len(self.images.pixels))
+        step = max(1, self.images.size[-1] // RAW_PX)
+        dims = len(self.images.size)
+        pool = torch.nn.functional.avg_pool2d if dims == 2 else torch.nn.functional.avg_pool3d
+        parts = [
+            pool(self.images.batch(rows).float(), step).flatten(1).numpy()
+            for rows in np.array_split(every, max(1, len(every) // 128))
+        ]
+        return np.concatenate(parts)
+
+    def scores(self, models: Sequence[Features]) -> Scores:
+        """Return what probes on each model's features score on the test images."""
+        labels, classes = self.images.catalog.labels, len(self.images.catalog.classes)
+        test = self.holdout.test
+        linear, near = [], {k: [] for k in NEIGHBOURS}  # type: ignore[var-annotated]
+        for found in models if self.labelled else ():
+            train, val = self._at(found, self.holdout.train), self._at(found, self.holdout.val)
+            linear.append(linear_probe(train, val, found[test], classes).scores)
+            for k in NEIGHBOURS:
+                near[k].append(knn_scores(train.features, train.labels, found[test], classes, k))
+        return Scores(
+            linear_MNK=np.asarray(linear, np.float32),
+            near_MNK={k: np.asarray(votes, np.float32) for k, votes in near.items()},
+            rankme_M=np.asarray([rankme(found[test]) for found in models]),
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Say whether there are labels to examine with."""
+        labels = self.images.catalog.labels
+        return bool(len(self.holdout.test)) and bool((labels[self.holdout.train] >= 0).any())
+
+    @property
+    def truth(self) -> intervals.Truth:
+        """Return labels and patients of the test images."""
+        catalog, test = self.images.catalog, self.holdout.test
+        return intervals.Truth(labels=catalog.labels[test], patients=catalog.patients[test])
+
+    def _at(self, found: Features, rows: NDArray[np.int64]) -> Labelled:
+        catalog = self.images.catalog
+        known = rows[catalog.labels[rows] >= 0]
+        return Labelled(
+            features=found[known], labels=catalog.labels[known], patients=catalog.patients[known]
+        )
+
+
+def arm_figures(exam: Exam, seeds: Sequence[Scores], *, by_site: bool) -> schema.Arm:
+    """Return an arm's figures: means over seeds, intervals over patients and seeds."""
+    rank = _over_seeds(np.asarray([scores.rankme_M.mean() for scores in seeds]))
+    if not exam.labelled:
+        return schema.Arm(rankme=rank)
+    truth, linear = exam.truth, stacked(seeds)
+    found = {name: intervals.figure(measure, linear, truth) for name, measure in MEASURES.items()}
+    near = {
+        k: intervals.figure(MEASURES["accuracy"], _near(seeds, k), truth) for k in NEIGHBOURS
+    }
+    return schema.Arm(
+        linear=schema.Linear(**{name: _plain(figure) for name, figure in found.items()}),
+        knn=_knn(near),
+        rankme=rank,
+        sites=_sites(exam, seeds) if by_site else None,
+    )
+
+
+def difference(exam: Exam, ours: Sequence[Scores], theirs: Sequence[Scores]) -> schema.Figure | None:
+    """Return how much higher our linear AUC is than theirs, on the same patients and seeds."""
+    auc = MEASURES["auc"]
+    return _plain(
+        intervals.paired_difference(auc, stacked(ours), stacked(theirs), exam.truth)
+    )
+
+
+def stacked(seeds: Sequence[Scores]) -> NDArray[np.float64]:
+    """Return linear scores of all seeds, shape (S, M, N, K)."""
+    return np.asarray([scores.linear_MNK for scores in seeds], np.float64)
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Keep what an arm scored, so that a resumed study need not train it again."""
+    buffer = io.BytesIO()
+    near = {f"near_{k}": votes for k, votes in scores.near_MNK.items()}
+    np.savez_compressed(buffer, linear=scores.linear_MNK, rankme=scores.rankme_M, **near)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_scores(path: Path) -> Scores | None:
+    """Return kept scores; None when there are none, or they cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            near = {k: kept[f"near_{k}"] for k in NEIGHBOURS}
+            return Scores(linear_MNK=kept["linear"], near_MNK=near, rankme_M=kept["rankme"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _near(seeds: Sequence[Scores], k: int) -> NDArray[np.float64]:
+    return np.asarray([scores.near_MNK[k] for scores in seeds], np.float64)
+
+
+def _knn(near: Mapping[int, intervals.Figure | None]) -> schema.Knn | None:
+    few, many = _plain(near[11]), _plain(near[20])
+    return schema.Knn(accuracy=many, accuracy_11=few) if many is not None else None
+
+
+def _sites(exam: Exam, seeds: Sequence[Scores]) -> dict[str, schema.SiteArm] | None:
+    sites = exam.images.catalog.sites[exam.holdout.test]
+    if not any(sites):
+        return None
+    linear, truth = stacked(seeds), exam.truth
+    each = {
+        name: intervals.by_site(measure, linear, truth, sites) for name, measure in MEASURES.items()
+    }
+    near = intervals.by_site(MEASURES["accuracy"], _near(seeds, 20), truth, sites)
+    return {
+        site: schema.SiteArm(
+            linear=schema.Linear(
+                **{name: _plain(found[site]) for name, found in each.items() if site in found}
+            ),
+            knn=schema.Knn(accuracy=schema.Figure(**near[site].as_dict())),
+        )
+        for site in sorted(near)
+    }
+
+
+def _plain(figure: intervals.Figure | None) -> schema.Figure | None:
+    return None if figure is None else schema.Figure(**figure.as_dict())
+
+
+def _over_seeds(values_S: NDArray[np.float64]) -> schema.Figure:
+    """Return mean and range: there are no patients to draw in a rank."""
+    low, high = float(values_S.min()), float(values_S.max())
+    return schema.Figure(mean=float(values_S.mean()), low=low, high=high, n=len(values_S))

@@ -1,0 +1,312 @@
+"""The keys of report.json: a contract with whoever reads it, versioned and explained in README.md.
+
+An optional key that has no value is absent, never null; the number 'not a number' is never written:
+a loss or a metric that was not finite is null, a figure that is not finite is refused.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+
+from confrere_common.section import section
+
+SCHEMA = 1
+
+ArmName: TypeAlias = Literal["raw", "random", "local", "federated", "centralised"]
+ARMS: tuple[ArmName, ...] = ("raw", "random", "local", "federated", "centralised")
+FLOORS: tuple[ArmName, ...] = ("raw", "random")
+
+
+def _null_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Measured = Annotated[Number | None, BeforeValidator(_null_unless_finite)]
+Natural = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@section
+class Figure:
+    """A measured number with its interval."""
+
+    mean: Number
+    """Mean over the repetitions."""
+
+    low: Number
+    """Lower end of the interval; equal to mean when there is none."""
+
+    high: Number
+    """Upper end of the interval."""
+
+    n: Annotated[int, Field(ge=1)]
+    """Repetitions (seeds) behind the mean."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} lies above high {self.high}: swap them")
+        return self
+
+
+@section
+class Linear:
+    """A logistic regression on frozen features, judged on test patients."""
+
+    auc: Figure | None = None
+    """Area under the ROC curve, macro over classes; absent when the test set has one class only."""
+
+    accuracy: Figure | None = None
+    """Share of test images whose class is told rightly."""
+
+    balanced_accuracy: Figure | None = None
+    """Mean over classes of the share told rightly."""
+
+
+@section
+class Knn:
+    """The vote of the nearest training images by cosine of frozen features."""
+
+    accuracy: Figure
+    """Share of test images whose class is told rightly by 20 neighbours."""
+
+    accuracy_11: Figure | None = None
+    """The same by 11 neighbours."""
+
+
+@section
+class SiteArm:
+    """What one way of making features reached on one site's test patients."""
+
+    linear: Linear | None = None
+    """Absent without labels."""
+
+    knn: Knn | None = None
+    """Absent without labels."""
+
+
+@section
+class Arm:
+    """What one way of making features reached."""
+
+    linear: Linear | None = None
+    """Absent without labels."""
+
+    knn: Knn | None = None
+    """Absent without labels."""
+
+    rankme: Figure | None = None
+    """Effective number of feature dimensions (https://arxiv.org/abs/2210.02885)."""
+
+    sites: dict[str, SiteArm] | None = None
+    """The same probes on each site's own test patients."""
+
+
+@section
+class Site:
+    """A site that the run knew."""
+
+    site: str
+    """Its name."""
+
+    images: Natural
+    """Images it trained on."""
+
+    patients: Natural
+    """Patients behind them."""
+
+
+@section
+class RoundSite:
+    """What one site did in a round."""
+
+    site: str
+    """Its name."""
+
+    loss: Measured
+    """Mean training loss of its round; null when it was not finite or there is none."""
+
+    images: Natural
+    """Images it trained on: its weight in a mean."""
+
+    seconds: Amount
+    """Time its work took."""
+
+    metrics: dict[str, Measured] = Field(default_factory=dict)
+    """Health of the representation: rankme, feature_std, uniformity, alignment."""
+
+    alarms: tuple[str, ...] | None = None
+    """Metrics that crossed their alarm threshold; absent when none did."""
+
+    refused: str | None = None
+    """Why its update was left out; absent when it was taken."""
+
+
+@section
+class Round:
+    """One round of one repetition."""
+
+    round: Annotated[int, Field(ge=1)]
+    """1 for the first."""
+
+    seed: int
+    """The seed of the repetition it belongs to."""
+
+    loss: Measured
+    """Mean of the sites' losses, each weighing as much as its images."""
+
+    sites: tuple[RoundSite, ...]
+    """The sites that were asked."""
+
+    bytes_up: Natural
+    """Bytes that all sites sent."""
+
+    bytes_down: Natural
+    """Bytes that all sites received."""
+
+    seconds: Amount
+    """Time from asking to the joined weights."""
+
+
+@section
+class Cost:
+    """What the whole run took, all seeds and arms together."""
+
+    wall_s: Amount
+    """Seconds from start to end."""
+
+    cpu_s: Amount
+    """Processor seconds of this process and its children."""
+
+    peak_rss_mib: Amount
+    """Largest memory held at once, in MiB."""
+
+    bytes_up: Natural
+    """Bytes from the sites to the coordinator, over all rounds and seeds."""
+
+    bytes_down: Natural
+    """Bytes from the coordinator to the sites, over all rounds and seeds."""
+
+    images_per_s: Amount
+    """Images trained on per second of the rounds."""
+
+
+@section
+class Skipped:
+    """Files that could not serve."""
+
+    count: Natural = 0
+    """How many."""
+
+    reasons: dict[str, Natural] = Field(default_factory=dict)
+    """Reason -> how many."""
+
+
+@section
+class Data:
+    """The images of the run."""
+
+    images: Natural
+    """Images that the sites train on, all together."""
+
+    patients: Natural
+    """Patients behind them."""
+
+    classes: tuple[str, ...]
+    """Class names; empty without labels."""
+
+    channels: Annotated[int, Field(ge=1)]
+    """1 for grey, 3 for colour."""
+
+    size: tuple[Annotated[int, Field(ge=1)], ...]
+    """Shape of an image in voxels: [Y, X] or [Z, Y, X]."""
+
+    modality: str
+    """Preset of the augmentation; empty when none was named."""
+
+    test_images: Natural
+    """Images that only serve to measure."""
+
+    test_patients: Natural
+    """Patients behind them; none of them is trained on."""
+
+
+@section
+class Machine:
+    """The class of machine that ran it; never its name."""
+
+    cpu: str
+    """Model of the processor; empty when unknown."""
+
+    cores: Natural
+    """Processor cores that the run could use."""
+
+    gpu: str | None = None
+    """Model of the accelerator; absent when the run used none."""
+
+    torch: str
+    """Version of torch."""
+
+    python: str | None = None
+    """Version of Python."""
+
+
+@section
+class Report:
+    """Everything that report.html shows but the pictures."""
+
+    schema: Literal[1] = 1
+    """Version of these keys; raised whenever one changes its meaning or goes."""
+
+    name: str
+    """The run's name."""
+
+    created: AwareDatetime
+    """When the report was written, as an ISO 8601 time in UTC."""
+
+    version: str
+    """Version of confrere."""
+
+    run: dict[str, Any]
+    """The full effective configuration."""
+
+    digest: str
+    """Digest of that configuration."""
+
+    seeds: tuple[int, ...]
+    """The seeds it was repeated with."""
+
+    sites: tuple[Site, ...]
+    """The sites."""
+
+    arms: dict[ArmName, Arm]
+    """Ways of making features; those not run are absent."""
+
+    differences: dict[str, Figure] | None = None
+    """'federated-local' -> paired difference of their linear AUC, over the same test patients."""
+
+    intervals: str = "95 % bootstrap over the test patients"
+    """What low and high of a figure are."""
+
+    rounds: tuple[Round, ...]
+    """The rounds of all repetitions."""
+
+    cost: Cost
+    """What it took."""
+
+    warnings: tuple[str, ...]
+    """What a reader should know before believing the figures."""
+
+    skipped: Skipped = Field(default_factory=Skipped)
+    """Files that could not serve."""
+
+    data: Data
+    """The images."""
+
+    machine: Machine
+    """The class of machine."""
+
+    command: str | None = None
+    """The command that repeats the run; absent when it was started from Python."""

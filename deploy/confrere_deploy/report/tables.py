@@ -1,0 +1,169 @@
+"""Rows of the report's tables: long ones are cut, and say so."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from confrere_deploy.report.figures import auc, knn_accuracy, picked, site_pairs
+from confrere_deploy.report.schema import ARMS, Arm, Figure, Report, RoundSite
+from confrere_deploy.report.words import ARM_NAMES, amount, brief, counted, duration, spoken
+
+SITES_SHOWN, SITES_LISTED, ROUNDS_LISTED, EVENTS_LISTED = 12, 1000, 150, 20
+
+Rows = list[dict[str, Any]]
+
+
+def arms(report: Report) -> Rows:
+    """Return a row for each arm, the best informed first."""
+    return [_arm(name, report.arms[name]) for name in reversed(ARMS) if name in report.arms]
+
+
+def _arm(name: str, arm: Arm) -> dict[str, Any]:
+    linear, knn = arm.linear, arm.knn
+    return {
+        "name": ARM_NAMES[name],
+        "ours": name == "federated",
+        "auc": _said(auc(arm)),
+        "accuracy": _said(linear.accuracy if linear else None),
+        "balanced": _said(linear.balanced_accuracy if linear else None),
+        "knn": _said(knn_accuracy(arm)),
+        "rankme": _said(arm.rankme, 1),
+        "n": max((f.n for f in (auc(arm), knn_accuracy(arm), arm.rankme) if f), default=0),
+    }
+
+
+def sites(report: Report) -> Rows:
+    """Return a row for each site, the largest first."""
+    work: defaultdict[str, list[RoundSite]] = defaultdict(list)
+    for each in report.rounds:
+        for site in each.sites:
+            work[site.site].append(site)
+    pairs = site_pairs(report)
+    ordered = sorted(report.sites, key=lambda site: (-site.images, site.site))
+    return [
+        {
+            "name": site.site,
+            "images": f"{site.images:,}",
+            "patients": f"{site.patients:,}",
+            **_worked(work[site.site]),
+            "alone": _said(pairs[site.site][0]) if site.site in pairs else ("", ""),
+            "joined": _said(pairs[site.site][1]) if site.site in pairs else ("", ""),
+        }
+        for site in ordered
+    ]
+
+
+def _worked(done: list[RoundSite]) -> dict[str, Any]:
+    losses = [each.loss for each in done if each.loss is not None]
+    refused = sum(each.refused is not None for each in done)
+    took = sum(each.seconds for each in done) / len(done) if done else 0.0
+    return {
+        "updates": f"{len(done) - refused:,}",
+        "refused": refused,
+        "loss": brief(losses[-1] if losses else None),
+        "seconds": duration(took) if done else brief(None),
+    }
+
+
+def rounds(report: Report) -> Rows:
+    """Return a row for each round; of very many, evenly spread ones with the last among them."""
+    every = -(-len(report.rounds) // ROUNDS_LISTED)
+    kept = list(reversed(report.rounds[::-1][:: max(every, 1)]))
+    return [
+        {
+            "round": each.round,
+            "seed": each.seed,
+            "loss": brief(each.loss),
+            "taken": sum(site.refused is None for site in each.sites),
+            "asked": len(each.sites),
+            "up": amount(each.bytes_up),
+            "down": amount(each.bytes_down),
+            "seconds": duration(each.seconds),
+        }
+        for each in kept
+    ]
+
+
+def left_out(report: Report) -> tuple[list[str], int]:
+    """Say which updates were left out and why, and how many more than are listed."""
+    return _cut(
+        f"Round {each.round}, seed {each.seed}: {site.site}: {site.refused}"
+        for each in report.rounds
+        for site in each.sites
+        if site.refused is not None
+    )
+
+
+def alarms(report: Report) -> tuple[list[str], int]:
+    """Say which sites' features raised an alarm, grouped, and how many more than are listed."""
+    raised = Counter(
+        (site.site, name)
+        for each in report.rounds
+        for site in each.sites
+        for name in site.alarms or ()
+    )
+    return _cut(
+        f"{site}: {name} crossed its threshold in {counted(times, 'round')}"
+        for (site, name), times in raised.most_common()
+    )
+
+
+def cost(report: Report) -> list[tuple[str, str]]:
+    """Return what the run took, and on what machine."""
+    spent, machine = report.cost, report.machine
+    cores = counted(machine.cores, "core")
+    return [
+        ("Time", duration(spent.wall_s)),
+        ("Processor time", duration(spent.cpu_s)),
+        ("Largest memory", amount(round(spent.peak_rss_mib * 1024**2))),
+        ("Sent by the sites", amount(spent.bytes_up)),
+        ("Received by the sites", amount(spent.bytes_down)),
+        ("Images trained on per second", f"{spent.images_per_s:,.4g}"),
+        ("Machine", ", ".join(part for part in (machine.cpu, cores, machine.gpu) if part)),
+    ]
+
+
+def data(report: Report) -> list[tuple[str, str]]:
+    """Return what is known of the images."""
+    held = report.data
+    size = " \N{MULTIPLICATION SIGN} ".join(str(side) for side in held.size)
+    classes = [str(name) for name in held.classes[:EVENTS_LISTED]]
+    more = len(held.classes) - len(classes)
+    rows = [
+        ("To train", _images(held.images, held.patients)),
+        ("To measure", _images(held.test_images, held.test_patients)),
+        ("Size", f"{size} px, {counted(held.channels, 'channel')}"),
+        ("Modality", held.modality or "not named"),
+        ("Classes", ", ".join(classes) + (f" and {more} more" if more else "") or "no labels"),
+    ]
+    if report.skipped.count:
+        reasons = [f"{reason} ({times:,})" for reason, times in report.skipped.reasons.items()]
+        told = f": {', '.join(reasons[:EVENTS_LISTED])}" if reasons else ""
+        rows.append(("Skipped", f"{counted(report.skipped.count, 'file')}{told}"))
+    return rows
+
+
+def measured_columns(report: Report) -> dict[str, bool]:
+    """Say which columns of the arms' table hold a figure."""
+    picks = {
+        "auc": auc,
+        "accuracy": lambda arm: arm.linear.accuracy if arm.linear else None,
+        "balanced": lambda arm: arm.linear.balanced_accuracy if arm.linear else None,
+        "knn": knn_accuracy,
+        "rankme": lambda arm: getattr(arm, "rankme", None),
+    }
+    return {name: bool(picked(report, pick)) for name, pick in picks.items()}
+
+
+def _images(images: int, patients: int) -> str:
+    return f"{counted(images, 'image')} of {counted(patients, 'patient')}"
+
+
+def _said(figure: Figure | None, digits: int = 3) -> tuple[str, str]:
+    """Return the mean and, apart from it, the interval."""
+    mean, _, interval = (spoken(figure, digits) if figure else brief(None)).partition(" ")
+    return mean, interval.strip("()")
+
+
+def _cut(lines: Any) -> tuple[list[str], int]:
+    said = list(lines)
+    return said[:EVENTS_LISTED], max(len(said) - EVENTS_LISTED, 0)

@@ -1,0 +1,295 @@
+"""From results to what a study leaves behind: report, encoder and a short table."""
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from confrere_client.health import alarms
+from confrere_client.train import BUFFER
+from confrere_common.augment import intensity
+from confrere_common.config import Run
+from confrere_common.loading import as_dict, digest, dump
+from confrere_common.model import build_model, encoder_weights, input_of
+from confrere_common.release import Card, save_release
+from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.machine import machine
+from confrere_deploy.measure import Exam, Features, Scores, arm_figures, difference
+from confrere_deploy.report import schema
+from confrere_deploy.report.write import write_report
+from confrere_deploy.showing import pictures
+from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.store import ServerState
+
+HEALTH = ("rankme", "feature_std", "uniformity", "alignment", "dead_share")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a study began, by the wall and by the processor."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=lambda: _cpu_seconds())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All that a study found."""
+
+    run: Run
+    exam: Exam
+    sites: Mapping[str, NDArray[np.int64]]
+    scores: Mapping[str, Sequence[Scores]]
+    """Arm -> what each seed scored."""
+
+    states: Mapping[int, ServerState]
+    """Seed -> the federation's last state."""
+
+    shown: Features
+    """Every image's features under the first seed's encoder."""
+
+    clock: Clock = field(default_factory=Clock)
+    command: str | None = None
+
+
+def summarise(results: Results, out: Path, console: Console) -> schema.Report:
+    """Write report and encoder into *out*, print a short table, and return the report."""
+    report = report_of(results)
+    write_report(out, report, pictures(results.run, results.exam, results.sites, results.shown))
+    save_release(out / "encoder.safetensors", _exported(results), _card(results, report))
+    console.print(_table(report))
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"encoder: {out / 'encoder.safetensors'}", markup=False, soft_wrap=True)
+    return report
+
+
+def report_of(results: Results) -> schema.Report:
+    """Return report.json's content."""
+    run, exam = results.run, results.exam
+    plain = as_dict(run, ALL_FAMILIES)
+    figures = {
+        name: arm_figures(exam, seeds, by_site=run.data.split.name == "natural")
+        for name, seeds in results.scores.items()
+    }
+    rounds = tuple(_rounds(results))
+    return schema.Report(
+        name=run.name,
+        created=datetime.now(UTC),
+        version=version("confrere"),
+        run=plain,
+        digest=digest(dump(run, ALL_FAMILIES)),
+        seeds=run.seeds,
+        sites=_sites(results),
+        arms=figures,  # type: ignore[arg-type]
+        differences=_differences(results),
+        rounds=rounds,
+        cost=_cost(results),
+        warnings=tuple(_warnings(results, rounds)),
+        skipped=_skipped(results),
+        data=_data(results),
+        machine=machine(run.train.device),
+        command=results.command,
+    )
+
+
+def _sites(results: Results) -> tuple[schema.Site, ...]:
+    patients = results.exam.images.catalog.patients
+    return tuple(
+        schema.Site(site=site, images=len(rows), patients=len(np.unique(patients[rows])))
+        for site, rows in results.sites.items()
+    )
+
+
+def _differences(results: Results) -> dict[str, schema.Figure] | None:
+    ours = results.scores["federated"]
+    if not results.exam.labelled:
+        return None
+    found = {
+        f"federated-{name}": difference(results.exam, ours, theirs)
+        for name, theirs in results.scores.items()
+        if name != "federated"
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def _rounds(results: Results) -> Iterator[schema.Round]:
+    for seed, state in results.states.items():
+        for record in state.records:
+            yield schema.Round(
+                round=record.round,
+                seed=seed,
+                loss=record.loss,
+                sites=tuple(_round_site(results, site) for site in record.sites),
+                bytes_up=record.bytes_up,
+                bytes_down=record.bytes_down,
+                seconds=record.seconds,
+            )
+
+
+def _round_site(results: Results, site: SiteRecord) -> schema.RoundSite:
+    return schema.RoundSite(
+        site=site.site,
+        loss=site.metrics.get("loss"),
+        images=site.images,
+        seconds=site.metrics.get("seconds", 0.0),
+        metrics={name: site.metrics[name] for name in HEALTH if name in site.metrics},
+        alarms=_alarms(results, site) or None,
+        refused=site.refused or None,
+    )
+
+
+def _alarms(results: Results, site: SiteRecord) -> tuple[str, ...]:
+    width = results.shown.shape[1]
+    return alarms(site.metrics, n=min(BUFFER, site.images), width=width)
+
+
+def _cost(results: Results) -> schema.Cost:
+    records = [record for state in results.states.values() for record in state.records]
+    seen = sum(site.metrics.get("seen", 0.0) for r in records for site in r.sites)
+    seconds = sum(record.seconds for record in records)
+    return schema.Cost(
+        wall_s=time.perf_counter() - results.clock.wall,
+        cpu_s=_cpu_seconds() - results.clock.cpu,
+        peak_rss_mib=_peak_rss_mib(),
+        bytes_up=sum(record.bytes_up for record in records),
+        bytes_down=sum(record.bytes_down for record in records),
+        images_per_s=seen / seconds if seconds else 0.0,
+    )
+
+
+def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]:
+    if results.exam.images.skipped:
+        yield f"{len(results.exam.images.skipped)} images could not be read and were left out."
+    if not results.exam.labelled:
+        yield "The images have no labels to test with: nothing says how good the encoder is."
+    if len(results.run.seeds) < 3:
+        yield (
+            f"{len(results.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "
+            "little of how a result varies with the seed."
+        )
+    yield from _alarm_warnings(rounds)
+    for seed, state in results.states.items():
+        yield from _record_warnings(seed, state.records)
+
+
+def _alarm_warnings(rounds: Sequence[schema.Round]) -> Iterator[str]:
+    last = max((r.round for r in rounds), default=0)
+    for item in rounds:
+        for site in item.sites if item.round == last else ():
+            for alarm in site.alarms or ():
+                yield f"Seed {item.seed}, site '{site.site}', last round: {alarm}"
+
+
+def _record_warnings(seed: int, records: Sequence[RoundRecord]) -> Iterator[str]:
+    for record in records:
+        if record.void:
+            yield f"Seed {seed}, round {record.round} changed nothing: {record.void}."
+    refused = Counter(s.site for record in records for s in record.sites if s.refused)
+    for site, times in refused.items():
+        reasons = {s.refused for record in records for s in record.sites if s.site == site} - {""}
+        yield (
+            f"Seed {seed}: site '{site}' was left out of {times} of {len(records)} rounds: "
+            f"{'; '.join(sorted(reasons))}"
+        )
+
+
+def _skipped(results: Results) -> schema.Skipped:
+    reasons = Counter(reason for _, reason in results.exam.images.skipped)
+    return schema.Skipped(count=sum(reasons.values()), reasons=dict(reasons))
+
+
+def _data(results: Results) -> schema.Data:
+    images, test = results.exam.images, results.exam.holdout.test
+    rows = np.concatenate(list(results.sites.values()))
+    patients = images.catalog.patients
+    return schema.Data(
+        images=len(rows),
+        patients=len(np.unique(patients[rows])),
+        classes=images.catalog.classes,
+        channels=images.channels,
+        size=tuple(images.size),
+        modality=results.run.augment.modality,
+        test_images=len(test),
+        test_patients=len(np.unique(patients[test])),
+    )
+
+
+def _exported(results: Results) -> dict[str, Any]:
+    first = results.states[results.run.seeds[0]]
+    return encoder_weights(first.weights)
+
+
+def _card(results: Results, report: schema.Report) -> Card:
+    from confrere_deploy.report.codec import plain  # noqa: PLC0415
+
+    run = results.run
+    channels, size = input_of(run)
+    written = plain(report)
+    return Card(
+        encoder=run.encoder,
+        channels=channels,
+        size=size,
+        preprocessing={
+            "resize": "longer side to the input's size, aspect kept, centred on black",
+            "scale": "divide by the largest value of the stored type (255 or 65535)",
+            "mean": intensity.MEAN,
+            "std": intensity.STD,
+        },
+        training={
+            "digest": report.digest,
+            "seed": run.seeds[0],
+            "method": run.method.as_dict(),
+            "rounds": run.federation.rounds,
+            "sites": written["sites"],
+            "results": written["arms"],
+            "floors": run.floors,
+            "version": report.version,
+            "created": written["created"],
+        },
+    )
+
+
+def _table(report: schema.Report) -> Table:
+    table = Table(title=f"'{report.name}': test patients, {len(report.seeds)} seed(s)")
+    for heading in ("arm", "linear AUC", "balanced accuracy", "kNN accuracy", "RankMe"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    for name, arm in report.arms.items():
+        linear, knn = arm.linear, arm.knn
+        table.add_row(
+            name,
+            _told(linear.auc if linear else None),
+            _told(linear.balanced_accuracy if linear else None),
+            _told(knn.accuracy if knn else None),
+            "" if arm.rankme is None else f"{arm.rankme.mean:.1f}",
+        )
+    return table
+
+
+def _told(figure: schema.Figure | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _cpu_seconds() -> float:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _peak_rss_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere

@@ -1,0 +1,175 @@
+"""Every rule keeps the contract, unasked."""
+
+import weakref
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import pytest
+import torch
+from confrere_common.errors import ExchangeError, RoundError
+from confrere_common.exchange import Update
+from confrere_common.family import Named
+from confrere_common.weights import Weights
+from confrere_server.rule import RULES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+SUM_ONLY = [name for name in RULES.names() if RULES.member(name).sum_only]
+Stacked = list[tuple[list[float], int]]
+
+finite = st.floats(-1e3, 1e3, width=32)
+answers = st.lists(
+    st.tuples(st.lists(finite, min_size=4, max_size=4), st.integers(1, 100_000)),
+    min_size=1,
+    max_size=9,
+)
+
+
+def join(name: str, updates: Sequence[Update] | Iterator[Update]) -> Weights:
+    return RULES.member(name)(updates, RULES.configure(Named(name=name, knobs={})))
+
+
+def update(delta: Weights, images: int = 10) -> Update:
+    return Update(site="north", round=1, delta=delta, images=images)
+
+
+def updates_of(stacked: Stacked) -> list[Update]:
+    return [update({"w": torch.tensor(row).reshape(2, 2)}, images) for row, images in stacked]
+
+
+def random_delta(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"conv.weight": (3, 2, 3, 3), "conv.bias": (3,), "scale": (), "none": (0, 4)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.fixture(params=RULES.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_one_update_joins_to_exactly_itself(name: str) -> None:
+    delta = random_delta(0)
+
+    joined = join(name, [update(delta)])
+
+    assert list(joined) == list(delta)
+    assert all(torch.equal(joined[key], delta[key]) for key in delta)
+
+
+def test_equal_updates_join_to_exactly_themselves(name: str) -> None:
+    delta = random_delta(0)
+
+    joined = join(name, [update(delta, images) for images in (3, 70, 1, 9, 9, 123_456, 2)])
+
+    assert all(torch.equal(joined[key], delta[key]) for key in delta)
+
+
+@given(stacked=answers, dice=st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("rule", RULES.names())
+def test_the_order_of_answers_does_not_matter(rule: str, stacked: Stacked, dice: Random) -> None:
+    shuffled = dice.sample(stacked, len(stacked))
+
+    one, two = join(rule, updates_of(stacked)), join(rule, updates_of(shuffled))
+
+    torch.testing.assert_close(one["w"], two["w"], rtol=1e-5, atol=1e-3)
+
+
+@given(stacked=answers)
+@settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("rule", RULES.names())
+def test_no_coordinate_leaves_the_range_of_the_answers(rule: str, stacked: Stacked) -> None:
+    updates = updates_of(stacked)
+    all_KYX = torch.stack([answer.delta["w"] for answer in updates])
+
+    joined = join(rule, updates)["w"]
+
+    assert (joined >= all_KYX.amin(0) - 1e-3).all()
+    assert (joined <= all_KYX.amax(0) + 1e-3).all()
+
+
+@given(stacked=answers.filter(lambda many: len(many) > 1))
+@settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("rule", SUM_ONLY)
+def test_what_needs_only_a_sum_may_be_joined_in_parts(rule: str, stacked: Stacked) -> None:
+    one, two, *rest = updates_of(stacked)
+    merged = update(join(rule, [one, two]), one.images + two.images)
+
+    whole, parts = join(rule, [one, two, *rest]), join(rule, [merged, *rest])
+
+    torch.testing.assert_close(whole["w"], parts["w"], rtol=1e-5, atol=1e-3)
+
+
+def test_no_answer_at_all_is_an_error_that_advises(name: str) -> None:
+    with pytest.raises(RoundError, match="nothing to join.*ask again"):
+        join(name, [])
+
+
+def test_answers_from_no_images_alone_are_an_error(name: str) -> None:
+    with pytest.raises(RoundError, match="no update came from any image"):
+        join(name, [update(random_delta(0), images=0)])
+
+
+def test_an_answer_from_no_images_counts_for_nothing(name: str) -> None:
+    counted = [update(random_delta(seed)) for seed in range(3)]
+    empty = update(random_delta(9), images=0)
+
+    joined, expected = join(name, [empty, *counted, empty]), join(name, counted)
+
+    assert all(torch.equal(joined[key], expected[key]) for key in expected)
+
+
+def test_counters_are_refused(name: str) -> None:
+    delta = {"w": torch.zeros(2), "bn.num_batches_tracked": torch.tensor(7)}
+
+    with pytest.raises(ExchangeError, match=r"num_batches_tracked' from site 'north'.*int64"):
+        join(name, [update(delta)])
+
+
+def test_the_stream_is_read_once_and_one_update_at_a_time(name: str) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def stream() -> Iterator[Update]:
+        for seed in range(6):
+            alive.append(sum(ref() is not None for ref in made))
+            delta = random_delta(seed)
+            made.extend(weakref.ref(tensor) for tensor in delta.values())
+            yield update({key: delta.pop(key) for key in list(delta)})
+
+    join(name, stream())
+
+    assert alive == [0] * 6
+
+
+def test_what_comes_in_is_neither_changed_nor_shared(name: str) -> None:
+    deltas = [random_delta(seed) for seed in range(4)]
+
+    joined = join(name, [update(delta) for delta in deltas])
+    for tensor in joined.values():
+        tensor.fill_(99)
+
+    assert all(torch.equal(d[k], random_delta(s)[k]) for s, d in enumerate(deltas) for k in d)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_result_is_float32_whatever_comes(name: str, dtype: torch.dtype) -> None:
+    deltas = [{k: t.to(dtype) for k, t in random_delta(seed).items()} for seed in range(3)]
+
+    joined = join(name, [update(delta) for delta in deltas])
+
+    assert {tensor.dtype for tensor in joined.values()} == {torch.float32}
+    assert all(joined[key].shape == deltas[0][key].shape for key in joined)
+
+
+def test_names_may_come_in_any_order_and_memory_layout(name: str) -> None:
+    one, two, three = (random_delta(seed) for seed in range(3))
+    turned = {key: two[key] for key in reversed(list(two))}
+    strided = {key: torch.stack([t, t], -1)[..., 0] for key, t in three.items()}
+
+    joined = join(name, [update(one), update(turned), update(strided)])
+    expected = join(name, [update(one), update(two), update(three)])
+
+    assert all(torch.equal(joined[key], expected[key]) for key in expected)
