@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 from sklearn.model_selection import GroupKFold
 
 from confrere_client.intervals import Measure
@@ -33,7 +33,8 @@ FALLBACK_STRENGTH = 1e-2
 
 FOLDS = 5
 MAX_STEPS = 300
-TOLERANCE = 1e-4
+TOLERANCE = 3e-5
+"""Largest slope at the end, in units of the curvature's root."""
 BLOCK = 2048
 """Features standardised at once: bounds the memory that raw pixels take."""
 NEIGHBOURS = (11, 20)
@@ -62,7 +63,9 @@ class LinearProbe:
     """Whether the fit behind the scores came to its end within its steps."""
 
 
-def linear_probe(train: Labelled, val: Labelled, test_NF: NDArray[Any], classes: int) -> LinearProbe:
+def linear_probe(
+    train: Labelled, val: Labelled, test_NF: NDArray[Any], classes: int
+) -> LinearProbe:
     """Fit multinomial logistic regression on standardised features; C by macro AUC on *val*.
 
     Where *val* cannot rank any class, C is chosen on *train*, in folds that keep patients whole.
@@ -83,12 +86,12 @@ def linear_probe(train: Labelled, val: Labelled, test_NF: NDArray[Any], classes:
 
 def _must_serve(train: Labelled, val: Labelled, classes: int) -> None:
     if not len(train.labels):
-        raise DataError("the probe has no labelled training image: label some, or leave probes out.")
+        raise DataError("the probe has no labelled training image: label some.")
     for labels in (train.labels, val.labels):
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise DataError(
-                f"labels run from {labels.min()} to {labels.max()}, but there are {classes} classes "
-                f"(0 to {classes - 1}): leave out unlabelled images before probing."
+                f"labels run from {labels.min()} to {labels.max()}, but must be from 0 to "
+                f"{classes - 1}: leave out unlabelled images before probing."
             )
 
 
@@ -171,8 +174,9 @@ def _fit(
         return float(value) / images, (slope_RK / unit_RK).ravel() / images
 
     options = {"maxiter": MAX_STEPS, "gtol": TOLERANCE, "ftol": 1e-10}
-    found = minimize(loss, (start_RK * unit_RK).ravel(), jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(unit_RK.shape) / unit_RK, found.nit < MAX_STEPS
+    start = (start_RK * unit_RK).ravel()
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(unit_RK.shape) / unit_RK, bool(found.success)
 
 
 def _with_ones(features_NR: Floats) -> Floats:
@@ -248,7 +252,8 @@ MEASURES: Mapping[str, Measure] = {
 def _auc(scores_N: Floats, positive_N: NDArray[np.bool_], weights_DN: Floats) -> Floats:
     """Return P(positive above negative) + P(tied) / 2 in each draw; NaN where one side is empty."""
     order_N = np.argsort(scores_N, kind="stable")
-    ranked_N, positive_N, weights_DN = scores_N[order_N], positive_N[order_N], weights_DN[:, order_N]
+    ranked_N, positive_N = scores_N[order_N], positive_N[order_N]
+    weights_DN = weights_DN[:, order_N]
     negatives_DN = np.cumsum(weights_DN * ~positive_N, axis=1)
     negatives_DN = np.pad(negatives_DN, ((0, 0), (1, 0)))
     mine_N, mine_DN = ranked_N[positive_N], weights_DN[:, positive_N]
@@ -266,7 +271,7 @@ def _mean_of_known(values_KD: Floats) -> Floats:
         return np.asarray(np.where(known_KD, values_KD, 0).sum(axis=0) / known_KD.sum(axis=0))
 
 
-def _unit(features_NF: NDArray[Any]) -> Floats:
-    features_NF = np.asarray(features_NF, np.float64)
+def _unit(features_NF: NDArray[Any]) -> NDArray[np.float32]:
+    features_NF = np.asarray(features_NF, np.float32)
     lengths_N1 = np.linalg.norm(features_NF, axis=1, keepdims=True)
     return np.asarray(features_NF / np.maximum(lengths_N1, 1e-12))

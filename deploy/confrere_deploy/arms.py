@@ -64,10 +64,14 @@ def federated(training: Training, seed: int) -> ServerState:
 def local(training: Training, seed: int) -> list[ServerState]:
     """Train each site alone."""
     run = _single(training.run)
-    return [
-        training.alone(_job(training, run, f"local-{number:04d}", seed, {site: rows}))
+    jobs = [
+        replace(
+            _job(training, run, f"local ({site})", seed, {site: rows}),
+            folder=training.folder / "local" / f"seed-{seed}" / f"site-{number:04d}",
+        )
         for number, (site, rows) in enumerate(training.sites.items())
     ]
+    return [training.alone(job) for job in jobs]
 
 
 def centralised(training: Training, seed: int) -> ServerState:

@@ -56,8 +56,8 @@ class Exam:
     def raw(self) -> Features:
         """Return every image's own pixels as features, large ones averaged down."""
         every = np.arange(len(self.images.pixels))
-        step = max(1, self.images.size[-1] // RAW_PX)
-        dims = len(self.images.size)
+        step = max(1, self.images.size // RAW_PX)
+        dims = self.images.dims
         pool = torch.nn.functional.avg_pool2d if dims == 2 else torch.nn.functional.avg_pool3d
         parts = [
             pool(self.images.batch(rows).float(), step).flatten(1).numpy()

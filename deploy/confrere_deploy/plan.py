@@ -59,7 +59,7 @@ def show(console: Console, table: Table) -> None:
 
 def _images(images: Images) -> str:
     catalog = images.catalog
-    size = " x ".join(str(side) for side in images.size)
+    size = " x ".join([str(images.size)] * images.dims)
     classes = f"{len(catalog.classes)} classes" if catalog.classes else "no labels"
     skipped = f"; {len(images.skipped)} unreadable, skipped" if images.skipped else ""
     return (

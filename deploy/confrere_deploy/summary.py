@@ -153,7 +153,7 @@ def _round_site(results: Results, site: SiteRecord) -> schema.RoundSite:
 
 def _alarms(results: Results, site: SiteRecord) -> tuple[str, ...]:
     width = results.shown.shape[1]
-    return alarms(site.metrics, n=min(BUFFER, site.images), width=width)
+    return alarms(site.metrics, min(BUFFER, site.images), width)
 
 
 def _cost(results: Results) -> schema.Cost:
@@ -220,7 +220,7 @@ def _data(results: Results) -> schema.Data:
         patients=len(np.unique(patients[rows])),
         classes=images.catalog.classes,
         channels=images.channels,
-        size=tuple(images.size),
+        size=(images.size,) * images.dims,
         modality=results.run.augment.modality,
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),

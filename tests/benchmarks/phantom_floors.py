@@ -38,9 +38,9 @@ Features = NDArray[np.float32]
 class Part:
     """Images of some of the patients."""
 
-    images_BCYX: Tensor
-    labels_B: NDArray[np.int64]
-    sites_B: NDArray[np.int64]
+    images: Tensor
+    labels: NDArray[np.int64]
+    sites: NDArray[np.int64]
 
 
 def parts(modality: str, seed: int) -> tuple[Part, Part, Part]:
@@ -54,16 +54,15 @@ def parts(modality: str, seed: int) -> tuple[Part, Part, Part]:
     bounds = [(0, 0.58), (0.58, 0.70), (0.70, 2)]
     chosen = [(place >= low) & (place < high) for low, high in bounds]
     return tuple(
-        Part(images_BCYX=images[which], labels_B=labels[which], sites_B=sites[which])
-        for which in chosen
+        Part(images=images[which], labels=labels[which], sites=sites[which]) for which in chosen
     )
 
 
 def linear_auc(
-    embed: Callable[[Tensor], Features], data: tuple[Part, Part, Part], target: str = "labels_B"
+    embed: Callable[[Tensor], Features], data: tuple[Part, Part, Part], target: str = "labels"
 ) -> float:
     """Return the macro AUC of logistic regression on features, its C chosen on validation."""
-    train, val, test = (embed(part.images_BCYX) for part in data)
+    train, val, test = (embed(part.images) for part in data)
     train_y, val_y, test_y = (getattr(part, target) for part in data)
     models = [
         make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300)).fit(train, train_y)
@@ -107,7 +106,7 @@ def embedder(encoder: nn.Module) -> Callable[[Tensor], Features]:
 
 def view(images_BCYX: Tensor) -> Tensor:
     """Return each image cropped, turned, flipped, relit, recoloured and noisy."""
-    count, channels = images_BCYX.shape[:2]
+    count = len(images_BCYX)
     angle = torch.rand(count) * 2 * torch.pi
     size = (torch.rand(count) * 0.5 + 0.5).sqrt()
     flip = torch.randint(0, 2, (count,)) * 2.0 - 1
@@ -117,11 +116,20 @@ def view(images_BCYX: Tensor) -> Tensor:
     theta = torch.cat([torch.stack(rows, 1), shift[:, :, None]], 2)
     grid = functional.affine_grid(theta, list(images_BCYX.shape), align_corners=False)
     seen = functional.grid_sample(images_BCYX, grid, padding_mode="reflection", align_corners=False)
-    gain = torch.exp(0.35 * torch.randn(count, 1, 1, 1) + 0.15 * torch.randn(count, channels, 1, 1))
-    middle = seen.mean((1, 2, 3), keepdim=True)
-    light = 0.12 * torch.randn(count, 1, 1, 1) + 0.08 * torch.randn(count, channels, 1, 1)
-    relit = (seen - middle) * gain + middle + light
-    return relit + 0.05 * torch.rand(count, 1, 1, 1) * torch.randn_like(relit)
+    return _recoloured(seen, torch.rand(count, 5, 1, 1, 1))
+
+
+def _recoloured(images_BCYX: Tensor, dice_B5: Tensor) -> Tensor:
+    """Return images of other light, contrast, tint, sharpness and noise; some are grey."""
+    grey = images_BCYX.mean(1, keepdim=True)
+    seen = torch.lerp(images_BCYX, grey, (dice_B5[:, 0] * 1.5 - 0.5).clamp(0, 1))
+    soft = functional.avg_pool2d(seen, 3, stride=1, padding=1, count_include_pad=False)
+    seen = torch.lerp(seen, soft, (dice_B5[:, 1] * 1.6 - 0.6).clamp(0, 1))
+    tint = torch.randn(2, *seen.shape[:2], 1, 1)
+    gain = torch.exp(0.8 * (dice_B5[:, 2] - 0.5) + 0.2 * tint[0])
+    middle = seen.mean((2, 3), keepdim=True)
+    relit = (seen - middle) * gain + middle + 0.4 * (dice_B5[:, 3] - 0.5) + 0.12 * tint[1]
+    return relit + 0.12 * dice_B5[:, 4] ** 2 * torch.randn_like(relit)
 
 
 def fit(module: nn.Module, steps: int, count: int, loss_of: Callable[[Tensor], Tensor]) -> None:
@@ -138,24 +146,22 @@ def fit(module: nn.Module, steps: int, count: int, loss_of: Callable[[Tensor], T
 
 def supervised(data: tuple[Part, Part, Part], seed: int, steps: int) -> float:
     train, _, test = data
-    encoder = fresh(train.images_BCYX.shape[1], seed)
-    network = nn.Sequential(encoder, nn.Linear(encoder.width, int(train.labels_B.max()) + 1))
-    labels_B = torch.from_numpy(train.labels_B)
+    encoder = fresh(train.images.shape[1], seed)
+    network = nn.Sequential(encoder, nn.Linear(encoder.width, int(train.labels.max()) + 1))
+    labels_B = torch.from_numpy(train.labels)
 
     def loss_of(index_B: Tensor) -> Tensor:
-        logits = network(view(train.images_BCYX[index_B]) - 0.5)
+        logits = network(view(train.images[index_B]) - 0.5)
         return functional.cross_entropy(logits, labels_B[index_B])
 
     fit(network, steps, len(labels_B), loss_of)
-    return auc(
-        test.labels_B,
-        embedder(network.add_module("soft", nn.Softmax(1)) or network)(test.images_BCYX),
-    )
+    chances = embedder(nn.Sequential(network, nn.Softmax(1)))
+    return auc(test.labels, chances(test.images))
 
 
 def simclr(data: tuple[Part, Part, Part], seed: int, steps: int) -> Encoder:
     """Return an encoder for which two views of an image are alike (arXiv:2002.05709)."""
-    images_BCYX = data[0].images_BCYX
+    images_BCYX = data[0].images
     encoder = fresh(images_BCYX.shape[1], seed)
     head = nn.Sequential(nn.Linear(encoder.width, 128), nn.ReLU(), nn.Linear(128, 64))
     network = nn.Sequential(encoder, head)
@@ -175,18 +181,18 @@ def measure(modality: str, seed: int, steps: int) -> dict[str, float]:
     start = time.perf_counter()
     data = parts(modality, seed)
     drawn = time.perf_counter() - start
-    channels = data[0].images_BCYX.shape[1]
+    channels = data[0].images.shape[1]
     random = embedder(fresh(channels, seed))
     found = {
         "raw": linear_auc(raw, data),
         "colours": linear_auc(colours, data),
         "random": linear_auc(random, data),
-        "random tells sites": linear_auc(random, data, "sites_B"),
+        "random tells sites": linear_auc(random, data, "sites"),
     }
     if steps:
         trained = embedder(simclr(data, seed, steps))
         found["simclr"] = linear_auc(trained, data)
-        found["simclr tells sites"] = linear_auc(trained, data, "sites_B")
+        found["simclr tells sites"] = linear_auc(trained, data, "sites")
         found["supervised"] = supervised(data, seed, steps)
     return {**found, "draw_s": drawn, "wall_s": time.perf_counter() - start}
 

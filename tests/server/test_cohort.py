@@ -4,10 +4,11 @@ from collections import Counter
 from random import Random
 
 import pytest
-from confrere_common.errors import RoundError
-from confrere_server.cohort import draw_cohort, needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from confrere_common.errors import RoundError
+from confrere_server.cohort import draw_cohort, needed
 
 SITES = ("basel", "ghent", "lyon", "porto", "turin")
 

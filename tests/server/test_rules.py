@@ -6,14 +6,15 @@ from random import Random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Update
 from confrere_common.family import Named
 from confrere_common.weights import Weights
 from confrere_server.rule import RULES
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 SUM_ONLY = [name for name in RULES.names() if RULES.member(name).sum_only]
 Stacked = list[tuple[list[float], int]]
@@ -103,7 +104,7 @@ def test_what_needs_only_a_sum_may_be_joined_in_parts(rule: str, stacked: Stacke
 
 
 def test_no_answer_at_all_is_an_error_that_advises(name: str) -> None:
-    with pytest.raises(RoundError, match="nothing to join.*ask again"):
+    with pytest.raises(RoundError, match=r"nothing to join.*ask again"):
         join(name, [])
 
 

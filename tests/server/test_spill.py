@@ -1,4 +1,4 @@
-"""The spill gives back what was laid down, its sorting network sorts, and a full disk is explained."""
+"""The spill returns what was laid down, its network sorts, and a full disk is explained."""
 
 import itertools
 import resource
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Update
 from confrere_server import spill
-from torch import Tensor
 
 
 def updates(sites: int, entries: int) -> Iterator[Update]:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from confrere_common.family import Named
 from confrere_common.weights import Weights
 from confrere_server.step import STEPS, StepState
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 
 def take(

@@ -15,23 +15,26 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from confrere_client.data.catalog import catalog_of, check_patients
-from confrere_client.data.decode import Pixels, fit
-from confrere_client.data.images import Images
+from confrere_client.data.decode import Pixels
 from confrere_client.data.spool import HEADER_BYTES, Spool, Spooled, disk, header
-from confrere_client.source import Record, Source, UnreadableImage, open_source
+from confrere_client.source import Record, UnreadableImage
 from confrere_common.errors import DataError
-from confrere_common.family import Named
 
 log = getLogger(__name__)
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Hear how many images are done, of how many."""
+
+Prepare: TypeAlias = Callable[[Record], Pixels]
+"""Return one image as it shall be kept; UnreadableImage to leave it out. Threads call it."""
+
 
 VERSION = 1
 """Raise it whenever other pixels come from the same files; older caches are then built anew."""
@@ -51,70 +54,7 @@ def default_cache_dir() -> Path:
     return Path.home() / ".cache" / "confrere"
 
 
-def open_images(
-    source: Named,
-    *,
-    folder: Path,
-    image_px: int,
-    channels: int | None = None,
-    cache_dir: Path,
-    progress: Progress | None = None,
-) -> Images:
-    """Return the images of the source that a run names; *folder* is that of the run's file.
-
-    They are decoded unless the cache holds them. *channels* None: 3 if any image is colour, else 1.
-    16 bits if any image has them. DataError when none can be read or the cache cannot be written.
-    """
-    return images_of(
-        open_source(source, folder),
-        image_px=image_px,
-        channels=channels,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
-
-
-def images_of(
-    source: Source,
-    *,
-    image_px: int,
-    channels: int | None = None,
-    cache_dir: Path,
-    progress: Progress | None = None,
-) -> Images:
-    """Return the images of a source; see `open_images`. ``progress(done, of)`` while decoding."""
-    records = source.records()
-    check_patients(records)
-    digest = content_digest(source, image_px, channels)
-    home = cache_dir / digest[:32]
-    manifest = _stored(home, digest, len(records))
-    if manifest is None:
-        _build(records, digest, image_px, channels, home, progress or _silent)
-        manifest = _stored(home, digest, len(records))
-    if manifest is None:
-        raise DataError("the image cache was written but reads back damaged: check its disk.")
-    return Images(
-        pixels=np.load(home / "pixels.npy", mmap_mode="r"),
-        catalog=catalog_of([records[row] for row in manifest["rows"]]),
-        skipped=tuple((records[row].name, reason) for row, reason in manifest["skipped"]),
-        digest=digest,
-    )
-
-
-def content_digest(source: Source, image_px: int, channels: int | None) -> str:
-    """Return SHA-256 over the source's content and what is asked of it."""
-    asked = (type(source).__name__, image_px, channels)
-    running = hashlib.sha256(json.dumps(asked).encode())
-    for piece in source.fingerprint():
-        running.update(piece)
-    return running.hexdigest()
-
-
-def _silent(done: int, of: int) -> None:
-    """Show no progress."""
-
-
-def _stored(home: Path, digest: str, listed: int) -> Any:
+def stored(home: Path, digest: str, listed: int) -> Any:
     """Return the manifest of a sound cache; None, with a warning if there is an unsound one."""
     if not home.exists():
         return None
@@ -151,22 +91,21 @@ def _check(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _build(
+def build(
     records: Sequence[Record],
+    prepare: Prepare,
     digest: str,
-    image_px: int,
-    channels: int | None,
     home: Path,
-    progress: Progress,
+    progress: Progress | None,
 ) -> None:
-    """Decode all images into a folder beside, and let it appear as *home*."""
+    """Write what *prepare* makes of all images into a folder beside; let it appear as *home*."""
     with disk():
         home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sweep(home.parent)
         # only its owner may enter it
         beside = Path(tempfile.mkdtemp(prefix=".building-", dir=home.parent))
     try:
-        spooled, skipped = _decode_all(records, image_px, channels, beside, progress)
+        spooled, skipped = _decode_all(records, prepare, beside, progress)
         manifest = {
             "version": VERSION,
             "digest": digest,
@@ -177,25 +116,24 @@ def _build(
             "skipped": sorted((*skipped, *spooled.skipped)),
         }
         _write(beside / "manifest.json", manifest | {"check": _check(manifest)})
-        _publish(beside, home, lambda: _stored(home, digest, len(records)) is not None)
+        _publish(beside, home, lambda: stored(home, digest, len(records)) is not None)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def _decode_all(
     records: Sequence[Record],
-    image_px: int,
-    channels: int | None,
+    prepare: Prepare,
     folder: Path,
-    progress: Progress,
+    progress: Progress | None,
 ) -> tuple[Spooled, list[tuple[int, str]]]:
     """Decode each image once into ``folder/pixels.npy``; return it and what was skipped, why."""
     skipped: list[tuple[int, str]] = []
-    spool = Spool(folder, image_px)
+    spool = Spool(folder)
 
     def decode(record: Record) -> Pixels | str:
         try:
-            return fit(record.decode(), image_px, channels)
+            return prepare(record)
         except UnreadableImage as fault:
             return str(fault)
 
@@ -207,7 +145,8 @@ def _decode_all(
                 spool.append(row, found)
             else:
                 skipped.append((row, f"is {found.ndim - 1}-D among {spool.dims()}-D images"))
-            progress(row + 1, len(records))
+            if progress:
+                progress(row + 1, len(records))
         _report(skipped, len(records))
         return spool.finish(), skipped
     finally:
@@ -254,18 +193,17 @@ def _write(path: Path, manifest: dict[str, Any]) -> None:
 def _publish(beside: Path, home: Path, is_sound: Callable[[], bool]) -> None:
     """Rename *beside* to *home*, unless another process was first with a sound one."""
     with disk():
-        while True:
-            try:
-                beside.rename(home)
-                break
-            except OSError as fault:
-                if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+        try:
+            beside.rename(home)
+        except OSError as fault:
+            if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
             if is_sound():
                 return
-            unsound = Path(tempfile.mkdtemp(prefix=".building-", dir=home.parent))
-            home.rename(unsound / "unsound")
-            shutil.rmtree(unsound, ignore_errors=True)
+            # file by file: at no moment is there none, and who maps the old pixels keeps them
+            for name in ("pixels.npy", "manifest.json"):
+                (beside / name).replace(home / name)
+            _sync_folder(home)
         _sync_folder(home.parent)
 
 
@@ -281,6 +219,7 @@ def _sync_folder(folder: Path) -> None:
 def _sweep(cache_dir: Path) -> None:
     """Remove what killed builds have left."""
     for left in cache_dir.glob(".building-*"):
-        written = [path.stat().st_mtime for path in (left, *left.glob("*"))]
-        if time.time() - max(written) > DEAD_AFTER_S:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its builder has just finished
+            written = max(path.stat().st_mtime for path in (left, *left.glob("*")))
+            if time.time() - written > DEAD_AFTER_S:
+                shutil.rmtree(left, ignore_errors=True)

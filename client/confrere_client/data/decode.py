@@ -69,9 +69,17 @@ def to_pixels(values: NDArray[Any]) -> Pixels:
 def _stretched(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Return *values* over 0 to 65535; what is not finite becomes the lowest."""
     low, high = _ends(values)
+    # in place, and no wider than need be: an image may have millions of pixels
+    wide = np.float64 if values.dtype.itemsize > 2 else np.float32
+    levels: NDArray[Any] = values.astype(wide)
     with np.errstate(over="ignore", invalid="ignore"):
-        unit = (values - low) / (high - low if high > low else 1.0)
-    return np.rint(np.clip(np.nan_to_num(unit, nan=0.0), 0, 1) * 65535).astype(np.uint16)
+        np.subtract(levels, low, out=levels)
+        np.divide(levels, high - low if high > low else 1.0, out=levels)
+    np.nan_to_num(levels, copy=False, nan=0.0)
+    np.clip(levels, 0, 1, out=levels)
+    np.multiply(levels, 65535, out=levels)
+    np.rint(levels, out=levels)
+    return levels.astype(np.uint16)
 
 
 def _ends(values: NDArray[Any]) -> tuple[float, float]:
@@ -180,9 +188,9 @@ def _plane(plane: Pixels, shape: tuple[int, ...]) -> Pixels:
     wide = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
     size = (shape[1], shape[0])
     made = Image.fromarray(wide).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if plane.dtype == np.uint8:
-        return np.asarray(made)
-    return np.rint(np.clip(np.asarray(made), 0, 65535)).astype(np.uint16)
+    limits = np.iinfo(plane.dtype)  # Lanczos overshoots at edges
+    levels: Pixels = np.rint(np.clip(np.asarray(made), limits.min, limits.max))
+    return levels.astype(plane.dtype)
 
 
 def _centred(image: Pixels, image_px: int) -> Pixels:

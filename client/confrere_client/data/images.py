@@ -3,15 +3,23 @@
 Shapes: N images, B rows, C channels, Z Y X voxels.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from confrere_client.data.catalog import Catalog
+from confrere_client.data.cache import Progress, build, stored
+from confrere_client.data.catalog import Catalog, catalog_of, check_patients
+from confrere_client.data.decode import Pixels, fit
+from confrere_client.source import Record, Source, open_source
+from confrere_common.errors import DataError
+from confrere_common.family import Named
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,3 +74,66 @@ class Images:
         plain: Any = np.asarray(self.pixels)
         # always a copy: a view of the map is read-only, and torch would let it be written
         return torch.from_numpy(np.array(plain[(row, slice(None), *box)]))
+
+
+def open_images(
+    source: Named,
+    *,
+    folder: Path,
+    image_px: int,
+    channels: int | None = None,
+    cache_dir: Path,
+    progress: Progress | None = None,
+) -> Images:
+    """Return the images of the source that a run names; *folder* is that of the run's file.
+
+    They are decoded unless the cache holds them. *channels* None: 3 if any image is colour, else 1.
+    16 bits if any image has them. DataError when none can be read or the cache cannot be written.
+    """
+    return images_of(
+        open_source(source, folder),
+        image_px=image_px,
+        channels=channels,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+
+
+def images_of(
+    source: Source,
+    *,
+    image_px: int,
+    channels: int | None = None,
+    cache_dir: Path,
+    progress: Progress | None = None,
+) -> Images:
+    """Return the images of a source; see `open_images`. ``progress(done, of)`` while decoding."""
+
+    def prepare(record: Record) -> Pixels:
+        return fit(record.decode(), image_px, channels)
+
+    records = source.records()
+    check_patients(records)
+    digest = content_digest(source, image_px, channels)
+    home = cache_dir / digest[:32]
+    manifest = stored(home, digest, len(records))
+    if manifest is None:
+        build(records, prepare, digest, home, progress)
+        manifest = stored(home, digest, len(records))
+    if manifest is None:
+        raise DataError("the image cache was written but reads back damaged: check its disk.")
+    return Images(
+        pixels=np.load(home / "pixels.npy", mmap_mode="r"),
+        catalog=catalog_of([records[row] for row in manifest["rows"]]),
+        skipped=tuple((records[row].name, reason) for row, reason in manifest["skipped"]),
+        digest=digest,
+    )
+
+
+def content_digest(source: Source, image_px: int, channels: int | None) -> str:
+    """Return SHA-256 over the source's content and what is asked of it."""
+    asked = (type(source).__name__, image_px, channels)
+    running = hashlib.sha256(json.dumps(asked).encode())
+    for piece in source.fingerprint():
+        running.update(piece)
+    return running.hexdigest()

@@ -5,6 +5,7 @@ written as it is; only if they differ are they made alike, in a second pass over
 """
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,9 @@ class Kind:
     channels: int
     dtype: str
 
-    def nbytes(self, image_px: int, dims: int) -> int:
+    def nbytes(self, sides: tuple[int, ...]) -> int:
         """Return how long it is."""
-        return self.channels * int(image_px**dims) * np.dtype(self.dtype).itemsize
+        return self.channels * math.prod(sides) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +51,23 @@ class Spooled:
 
 
 class Spool:
-    """A growing file of square images or cubes with sides of *image_px*."""
+    """A growing file of images whose sides are those of the first."""
 
-    def __init__(self, folder: Path, image_px: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "pixels.npy"
-        self._image_px = image_px
         self._kinds: list[Kind] = []
-        self._dims = 0
+        self._sides: tuple[int, ...] = ()
         with disk():
             self._file: IO[bytes] = self._path.open("wb")
             self._file.write(bytes(HEADER_BYTES))
 
     def dims(self) -> int:
         """Return 2 or 3 for what the first image was; 0 while there is none."""
-        return self._dims
+        return len(self._sides)
 
     def append(self, row: int, image: Pixels) -> None:
         """Write one image; DataError when the disk is full."""
-        self._dims = self._dims or image.ndim - 1
+        self._sides = self._sides or image.shape[1:]
         self._kinds.append(Kind(row=row, channels=image.shape[0], dtype=image.dtype.name))
         with disk():
             self._file.write(np.ascontiguousarray(image).data)
@@ -77,7 +77,7 @@ class Spool:
         channels = max(kind.channels for kind in self._kinds)
         kept = [kind for kind in self._kinds if kind.channels in (1, channels)]
         dtype = "uint16" if any(kind.dtype == "uint16" for kind in kept) else "uint8"
-        shape = (len(kept), channels, *(self._image_px for _ in range(self._dims)))
+        shape = (len(kept), channels, *self._sides)
         with disk():
             self._file.flush()
             if any((kind.channels, kind.dtype) != (channels, dtype) for kind in self._kinds):
@@ -115,12 +115,11 @@ class Spool:
         mixed.unlink()
 
     def _images(self, path: Path) -> Iterator[tuple[Kind, Pixels]]:
-        sides = (self._image_px,) * self._dims
         with path.open("rb") as file:
             file.seek(HEADER_BYTES)
             for kind in self._kinds:
-                data = file.read(kind.nbytes(self._image_px, self._dims))
-                yield kind, np.frombuffer(data, kind.dtype).reshape(kind.channels, *sides)
+                data = file.read(kind.nbytes(self._sides))
+                yield kind, np.frombuffer(data, kind.dtype).reshape(kind.channels, *self._sides)
 
 
 def header(shape: tuple[int, ...], dtype: str) -> bytes:

@@ -7,21 +7,23 @@ the same anatomy more finely. Shapes: D axes, [Z] Y X voxels (Z only in 3-D), N 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """An image before any camera saw it, and where its lesions are."""
 
-    picture_CZYX: Field
-    """From 0 to 1."""
+    picture: Field
+    """(C, [Z], Y, X), from 0 to 1."""
 
-    mask_ZYX: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    """([Z], Y, X), true in a lesion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Canvas:
     """Magnification: a patient's build, or the lens."""
 
     @property
-    def grid_DZYX(self) -> Field:
-        """Return the coordinates of each voxel centre, [z] y x."""
+    def grid(self) -> Field:
+        """Return (D, [Z], Y, X): the coordinates of each voxel centre, [z] y x."""
         return _grid(self.px, self.dims)
 
 
@@ -85,9 +87,10 @@ def smooth_field(rng: np.random.Generator, canvas: Canvas, cells: int) -> Field:
 @lru_cache(maxsize=64)
 def _spline(px: int, cells: int) -> Field:
     """Return the cubic B-spline weights (px, cells + 3) that interpolate a coarse line."""
-    at = np.arange(px)[:, None] * (cells / px) - np.arange(-1, cells + 2)[None, :]
+    at = (np.arange(px)[:, None] + 0.5) * (cells / px) - np.arange(-1, cells + 2)[None, :]
     near, far = np.abs(at), np.clip(2 - np.abs(at), 0, None)
-    return np.where(near < 1, 2 / 3 - near**2 + near**3 / 2, far**3 / 6).astype(np.float32)
+    weights = np.where(near < 1, 2 / 3 - near**2 + near**3 / 2, far**3 / 6)
+    return np.asarray(weights, np.float32)
 
 
 def blur(image_CZYX: Field, sigma_px: float, dims: int) -> Field:
@@ -113,7 +116,7 @@ def _along_axes(matrix: Field, image: Field, dims: int) -> Field:
 
 def fibres(rng: np.random.Generator, canvas: Canvas, waves: float, angle: float) -> Field:
     """Return wavy strands, -1 to 1, *waves* of them across the image."""
-    along = math.cos(angle) * canvas.grid_DZYX[-2] + math.sin(angle) * canvas.grid_DZYX[-1]
+    along = math.cos(angle) * canvas.grid[-2] + math.sin(angle) * canvas.grid[-1]
     phase = math.pi * waves * along + 1.6 * smooth_field(rng, canvas, 4)
     return np.asarray(np.sin(phase + rng.uniform(0, 2 * math.pi)), np.float32)
 
@@ -126,24 +129,24 @@ def blob(
     *rough* is how far the border strays, *cells* how finely; orientation and aspect are random.
     """
     aspect = np.exp(rng.normal(0, 0.12, canvas.dims)).astype(np.float32)
-    points = place(canvas.grid_DZYX, centre_D, size * aspect, rng.uniform(0, math.pi))
+    points = place(canvas.grid, centre_D, size * aspect, rng.uniform(0, math.pi))
     strays = np.clip(smooth_field(rng, canvas, cells), -2.5, 2.5)
     return np.asarray(radius(points) * (1 + rough * strays), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spots:
-    """Many small ellipses; each field has one entry an object."""
+    """Many small ellipses; each field has N entries, and *centre* is (N, D)."""
 
-    centre_ND: Field
-    size_N: Field
+    centre: Field
+    size: Field
     """Radius of the circle of the same area."""
-    aspect_N: Field
+    aspect: Field
     """Length over width."""
-    angle_N: Field
-    dent_N: Field
+    angle: Field
+    dent: Field
     """How far the outline strays from an ellipse, as a part of its radius."""
-    weight_N: Field
+    weight: Field
     """How dark each is."""
 
 
@@ -157,14 +160,14 @@ def join(parts: list[Spots]) -> Spots:
 
 def stamp(px: int, spots: Spots, softness_px: float = 1.2) -> Field:
     """Return (Y, X) with every spot stamped on it, the darkest winning where two overlap."""
-    at_ND = (spots.centre_ND + 1) * (px / 2) - 0.5
-    longest_N = spots.size_N * np.sqrt(spots.aspect_N) * (px / 2)
+    at_ND = (spots.centre + 1) * (px / 2) - 0.5
+    longest_N = spots.size * np.sqrt(spots.aspect) * (px / 2)
     reach = math.ceil(float(np.max(longest_N, initial=0)) * 1.2 + 1)
     seen = np.all((at_ND > -reach) & (at_ND < px - 1 + reach), axis=1)
     corner_ND = np.floor(at_ND[seen]).astype(np.int64)
     offset_K = np.arange(-reach, reach + 2)
     within_NDK = offset_K - (at_ND[seen] - corner_ND)[:, :, None]
-    ink_NKK = _ink(within_NDK * np.float32(2 / px), spots, seen, softness_px * 2 / px)
+    ink_NKK = _ink(within_NDK * (2 / px), spots, seen, softness_px * 2 / px)
     margin = 2 * reach + 2
     sheet = np.zeros((px + 2 * margin,) * 2, np.float32)
     for (y, x), ink_KK in zip((corner_ND + margin).tolist(), ink_NKK, strict=True):
@@ -174,26 +177,32 @@ def stamp(px: int, spots: Spots, softness_px: float = 1.2) -> Field:
 
 
 def _ink(within_NDK: Field, spots: Spots, seen: NDArray[np.bool_], softness: float) -> Field:
-    distance_NKK = _outline(within_NDK[:, 0], within_NDK[:, 1], spots, seen)
-    ink_NKK = np.clip((spots.size_N[seen, None, None] - distance_NKK) / softness + 0.5, 0, 1)
-    return np.asarray(ink_NKK * spots.weight_N[seen, None, None], np.float32)
-
-
-def _outline(y_NK: Field, x_NK: Field, spots: Spots, seen: NDArray[np.bool_]) -> Field:
-    """Return the distance in the frame of each ellipse, bent by a three-fold dent."""
-    angle = spots.angle_N[seen].astype(np.float32)
-    stretch = np.sqrt(spots.aspect_N[seen]).astype(np.float32)
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    along = (cos * y_NK / stretch[:, None])[:, :, None] + (sin * x_NK / stretch[:, None])[
-        :, None, :
-    ]
-    cross = (-sin * y_NK * stretch[:, None])[:, :, None] + (cos * x_NK * stretch[:, None])[
-        :, None, :
-    ]
-    square = along * along + cross * cross + 1e-9
-    threefold = (
-        (along * along - 3 * cross * cross) * along / (square * np.sqrt(square))
-    )  # the cosine of thrice the angle
-    return np.asarray(
-        np.sqrt(square) * (1 + spots.dent_N[seen][:, None, None] * threefold), np.float32
+    """Return (N, K, K): how dark each spot is at each place of a square around it."""
+    size, weight, dent = (
+        values[seen, None, None].astype(np.float32)
+        for values in (spots.size, spots.weight, spots.dent)
     )
+    along, cross = _turned(within_NDK.astype(np.float32), spots, seen)
+    square = along * along
+    cosine = square * 4
+    square += cross * cross + np.float32(1e-9)
+    cosine /= square
+    cosine -= 3
+    cosine *= along
+    cosine *= dent  # dent r cos(3 t) = dent x (4 x^2 / r^2 - 3) bends an ellipse three-fold
+    cosine += np.sqrt(square)
+    ink_NKK = (size - cosine) * np.float32(1 / softness)
+    ink_NKK += np.float32(0.5)
+    return np.asarray(np.clip(ink_NKK, 0, 1, out=ink_NKK) * weight, np.float32)
+
+
+def _turned(
+    within_NDK: Field, spots: Spots, seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (N, K, K) twice: places along and across each ellipse, as if it were a circle."""
+    angle, stretch = spots.angle[seen, None], np.sqrt(spots.aspect[seen, None])
+    cos, sin = np.cos(angle), np.sin(angle)
+    y_NK, x_NK = within_NDK[:, 0], within_NDK[:, 1]
+    along = (cos / stretch * y_NK)[:, :, None], (sin / stretch * x_NK)[:, None, :]
+    cross = (-sin * stretch * y_NK)[:, :, None], (cos * stretch * x_NK)[:, None, :]
+    return np.add(*along, dtype=np.float32), np.add(*cross, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Draws a slice or a volume of the abdomen; the disease is in a lesion's rim, border and texture."""
+"""Draws an abdomen, flat or in 3-D; the disease is in a lesion's rim, border and texture."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,19 @@ CHANNELS = 1
 def draw(rng: np.random.Generator, canvas: Canvas, finding: str) -> Drawing:
     """Return an abdomen; a diseased one has one to three lesions in the liver."""
     body_DZYX = _posed(rng, canvas)
-    liver_ZYX = _organ(rng, body_DZYX, (0.0, -0.22), (0.85, 0.62, 0.52))
+    liver_ZYX = _organ(rng, body_DZYX, (-0.04, -0.30), (0.85, 0.56, 0.46))
     scan = _abdomen(rng, canvas, body_DZYX, liver_ZYX)
     ill_ZYX = liver_ZYX > 2
     if finding != "normal":
         for _ in range(int(rng.integers(1, 4))):
             scan, here_ZYX = _lesion(rng, canvas, finding, scan, liver_ZYX)
             ill_ZYX |= here_ZYX
-    return Drawing(picture_CZYX=np.clip(scan, 0, 1)[None].astype(np.float32), mask_ZYX=ill_ZYX)
+    return Drawing(picture=np.clip(scan, 0, 1)[None].astype(np.float32), mask=ill_ZYX)
 
 
 def _posed(rng: np.random.Generator, canvas: Canvas) -> Field:
     size_D = canvas.zoom * np.exp(rng.normal(0, 0.05, canvas.dims))
-    return place(canvas.grid_DZYX, rng.normal(0, 0.06, canvas.dims), size_D, rng.normal(0, 0.2))
+    return place(canvas.grid, rng.normal(0, 0.06, canvas.dims), size_D, rng.normal(0, 0.2))
 
 
 def _organ(

@@ -1,11 +1,13 @@
 """Draws stained tissue: glands, stroma and nuclei; the disease is in how nuclei are shaped and set.
 
-Every class has the same amount of nucleus and of lumen, so that colour says little about it.
+Every class has about as much nucleus and lumen, so that colour says little about it.
 """
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confrere_client.phantom.anatomy import (
     Canvas,
@@ -14,7 +16,6 @@ from confrere_client.phantom.anatomy import (
     Spots,
     blob,
     fibres,
-    inside,
     join,
     smooth_field,
     stamp,
@@ -30,36 +31,61 @@ EOSIN = np.array([0.12, 0.62, 0.28], np.float32)
 """Optical density in red, green and blue (after Ruifrok and Johnston, 2001)."""
 
 INK = 13 * 0.085**2
-"""Nuclear area of one gland, over pi, whatever its class."""
+"""Nuclear area of a gland, over pi, whatever its class; a unit is half the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gland:
+    """How the nuclei of a gland are shaped and set."""
+
+    nuclei: int
+    spread: float
+    """Standard deviation of the logarithm of their sizes."""
+    aspect: float
+    dent: float = 0.05
+    lean: float = 9.0
+    """How far they stray from pointing outwards, in radians; 9 is any way."""
+    rows: float | None = None
+    """Half the distance of the two rows around the lumen; None when heaped without order."""
+    lumen: float = 0.19
+    lumen_aspect: float = 1.3
+
+
+GLANDS = {
+    "normal": Gland(nuclei=13, spread=0.06, aspect=1.15, lean=0.5, rows=0.0, lumen_aspect=1.1),
+    "inflammation": Gland(nuclei=30, spread=0.08, aspect=1.05),
+    "adenoma": Gland(nuclei=16, spread=0.06, aspect=2.3, lean=0.12, rows=0.04),
+    "carcinoma": Gland(nuclei=6, spread=0.3, aspect=1.5, dent=0.1, lumen_aspect=1.6),
+}
 
 
 def draw(rng: np.random.Generator, canvas: Canvas, finding: str) -> Drawing:
     """Return a tile; a diseased one has a focus in which the glands have changed."""
     focus_YX = _focus(rng, canvas)
-    ill_YX = focus_YX < 1 if finding != "normal" else np.zeros(focus_YX.shape, bool)
+    ill_YX = (focus_YX < 1) & (finding != "normal")
     cells, holes = _tissue(rng, canvas, ill_YX, finding)
     nuclei_YX = stamp(canvas.px, cells)
     lumen_YX = stamp(canvas.px, holes, 2.0)
-    return Drawing(picture_CZYX=_stain(rng, canvas, nuclei_YX, lumen_YX), mask_ZYX=ill_YX)
+    return Drawing(picture=_stain(rng, canvas, nuclei_YX, lumen_YX), mask=ill_YX)
 
 
 def _focus(rng: np.random.Generator, canvas: Canvas) -> Field:
     centre_D = rng.uniform(-0.35, 0.35, 2)
-    return blob(rng, canvas, centre_D, rng.uniform(0.85, 1.3), 0.12, 3)
+    return blob(rng, canvas, centre_D, rng.uniform(1.0, 1.6), 0.12, 3)
 
 
 def _tissue(
-    rng: np.random.Generator, canvas: Canvas, ill_YX: Field, finding: str
+    rng: np.random.Generator, canvas: Canvas, ill_YX: NDArray[np.bool_], finding: str
 ) -> tuple[Spots, Spots]:
     """Return nuclei and lumens of glands on a jittered, turned lattice."""
-    cells, holes = [], []
-    for centre_D in _lattice(rng, 0.95 * canvas.zoom):
-        at = np.clip(((centre_D + 1) * canvas.px / 2).astype(int), 0, canvas.px - 1)
-        kind = finding if ill_YX[at[0], at[1]] else "normal"
-        nuclei, lumen = _gland(rng, kind)
-        cells.append(_moved(nuclei, centre_D, canvas.zoom))
-        holes.append(_moved(lumen, centre_D, canvas.zoom))
-    return join(cells), join(holes)
+    centre_GD = _lattice(rng, 0.95 * canvas.zoom)
+    y_G, x_G = np.clip(((centre_GD + 1) * canvas.px / 2).astype(int), 0, canvas.px - 1).T
+    ill_G = ill_YX[y_G, x_G]
+    kinds = (("normal", centre_GD[~ill_G]), (finding, centre_GD[ill_G]))
+    nuclei = join([_nuclei(rng, some_GD, GLANDS[kind], canvas.zoom) for kind, some_GD in kinds])
+    lumens = join([_lumens(rng, some_GD, GLANDS[kind], canvas.zoom) for kind, some_GD in kinds])
+    dense, hollow = np.exp(rng.normal(0, (0.12, 0.25)))  # any tissue may be fuller than another
+    return replace(nuclei, size=nuclei.size * dense), replace(lumens, size=lumens.size * hollow)
 
 
 def _lattice(rng: np.random.Generator, step: float) -> Field:
@@ -72,88 +98,43 @@ def _lattice(rng: np.random.Generator, step: float) -> Field:
     return np.asarray(points[np.all(np.abs(points) < 1.4, axis=1)], np.float32)
 
 
-def _gland(rng: np.random.Generator, kind: str) -> tuple[Spots, Spots]:
-    """Return the nuclei and the lumen of one gland at the origin."""
-    return {
-        "normal": _ring,
-        "inflammation": _crowd,
-        "adenoma": _palisade,
-        "carcinoma": _sheet,
-    }[kind](rng)
-
-
-def _ring(rng: np.random.Generator) -> tuple[Spots, Spots]:
-    """Round nuclei of one size, evenly set around a round lumen."""
-    angle = _even_angles(rng, 13, 0.08)
-    away = 0.36 * (1 + rng.normal(0, 0.04, 13))
-    return _spots(rng, away, angle, size=0.085, aspect=1.15, lean=0.5), _lumen(rng, 0.20, 1.1)
-
-
-def _crowd(rng: np.random.Generator) -> tuple[Spots, Spots]:
-    """Small round nuclei in a loose heap, the lumen between them."""
-    count = round(INK / 0.062**2)
-    angle, away = rng.uniform(0, 2 * math.pi, count), 0.55 * np.sqrt(rng.uniform(0.05, 1, count))
-    return _spots(rng, away, angle, size=0.062, aspect=1.05, lean=9), _lumen(rng, 0.20, 1.3)
-
-
-def _palisade(rng: np.random.Generator) -> tuple[Spots, Spots]:
-    """Slim nuclei that point at the lumen, in more than one row."""
-    angle = _even_angles(rng, 16, 0.12)
-    away = 0.37 + 0.04 * np.where(np.arange(16) % 2, 1, -1) + rng.normal(0, 0.02, 16)
-    return _spots(rng, away, angle, size=0.0766, aspect=2.1, lean=0.12), _lumen(rng, 0.20, 1.2)
-
-
-def _sheet(rng: np.random.Generator) -> tuple[Spots, Spots]:
-    """Unequal, dented nuclei without order, and a ragged lumen."""
-    size = 0.105 * np.exp(np.clip(rng.normal(0, 0.3, 24), -0.6, 0.5))
-    size = size[: max(3, int(np.searchsorted(np.cumsum(size**2), INK)) + 1)]
-    count = len(size)
-    angle, away = rng.uniform(0, 2 * math.pi, count), 0.5 * np.sqrt(rng.uniform(0.05, 1, count))
-    return _spots(rng, away, angle, size=size, aspect=1.5, lean=9, dent=0.1), _lumen(rng, 0.2, 1.4)
-
-
-def _even_angles(rng: np.random.Generator, count: int, jitter: float) -> Field:
-    turn = np.arange(count) / count + rng.uniform()
-    return np.asarray(2 * math.pi * turn + rng.normal(0, jitter, count), np.float32)
-
-
-def _spots(
-    rng: np.random.Generator,
-    away: Field,
-    angle: Field,
-    *,
-    size: float | Field,
-    aspect: float,
-    lean: float,
-    dent: float = 0.05,
-) -> Spots:
-    """Return nuclei at polar positions; they point outwards, give or take *lean* radians."""
-    count = len(angle)
+def _nuclei(rng: np.random.Generator, centre_GD: Field, gland: Gland, zoom: float) -> Spots:
+    """Return the nuclei of all these glands, of the same area in each."""
+    shape = (len(centre_GD), gland.nuclei)
+    away_GN, angle_GN = _set(rng, shape, gland)
+    offset_GND = np.stack([away_GN * np.cos(angle_GN), away_GN * np.sin(angle_GN)], axis=2)
+    size_GN = np.exp(np.clip(rng.normal(0, gland.spread, shape), -0.6, 0.5))
+    size_GN *= np.sqrt(INK / np.sum(size_GN**2, axis=1, keepdims=True))
     return Spots(
-        centre_ND=np.stack([away * np.cos(angle), away * np.sin(angle)], axis=1),
-        size_N=np.broadcast_to(size, count) * np.exp(rng.normal(0, 0.06, count)),
-        aspect_N=aspect * np.exp(rng.normal(0, 0.08, count)),
-        angle_N=angle + rng.normal(0, lean, count),
-        dent_N=dent * rng.uniform(0, 2, count),
-        weight_N=rng.uniform(0.75, 1, count),
+        centre=(centre_GD[:, None] + zoom * offset_GND).reshape(-1, 2),
+        size=zoom * size_GN.ravel(),
+        aspect=gland.aspect * np.exp(rng.normal(0, 0.08, size_GN.size)),
+        angle=(angle_GN + rng.normal(0, gland.lean, shape)).ravel(),
+        dent=gland.dent * rng.uniform(0, 2, size_GN.size),
+        weight=rng.uniform(0.75, 1, size_GN.size),
     )
 
 
-def _lumen(rng: np.random.Generator, size: float, aspect: float) -> Spots:
-    one = np.ones(1, np.float32)
+def _set(rng: np.random.Generator, shape: tuple[int, int], gland: Gland) -> tuple[Field, Field]:
+    """Return how far from the centre each nucleus lies, and in which direction."""
+    if gland.rows is None:
+        return 0.53 * np.sqrt(rng.uniform(0.05, 1, shape)), rng.uniform(0, 2 * math.pi, shape)
+    order_N = np.arange(gland.nuclei)
+    turn_GN = order_N / gland.nuclei + rng.uniform(size=(shape[0], 1))
+    away_GN = 0.365 + gland.rows * np.where(order_N % 2, 1, -1) + rng.normal(0, 0.018, shape)
+    return away_GN, 2 * math.pi * turn_GN + rng.normal(0, 0.1, shape)
+
+
+def _lumens(rng: np.random.Generator, centre_GD: Field, gland: Gland, zoom: float) -> Spots:
+    count = len(centre_GD)
     return Spots(
-        centre_ND=rng.normal(0, 0.03, (1, 2)),
-        size_N=size * np.exp(rng.normal(0, 0.15, 1)),
-        aspect_N=aspect * one,
-        angle_N=rng.uniform(0, math.pi, 1),
-        dent_N=rng.uniform(0, 0.12, 1),
-        weight_N=one,
+        centre=centre_GD + zoom * rng.normal(0, 0.03, centre_GD.shape),
+        size=zoom * gland.lumen * np.exp(rng.normal(0, 0.15, count)),
+        aspect=np.full(count, gland.lumen_aspect),
+        angle=rng.uniform(0, math.pi, count),
+        dent=rng.uniform(0, 0.12, count),
+        weight=np.ones(count),
     )
-
-
-def _moved(spots: Spots, centre_D: Field, zoom: float) -> Spots:
-    moved = {**vars(spots), "centre_ND": spots.centre_ND * zoom + centre_D}
-    return Spots(**{**moved, "size_N": spots.size_N * zoom})
 
 
 def _stain(rng: np.random.Generator, canvas: Canvas, nuclei_YX: Field, lumen_YX: Field) -> Field:
@@ -161,7 +142,7 @@ def _stain(rng: np.random.Generator, canvas: Canvas, nuclei_YX: Field, lumen_YX:
     strands = fibres(rng, canvas, rng.uniform(5, 9), rng.uniform(0, math.pi))
     patchy = smooth_field(rng, canvas, 5)
     body = (0.75 + 0.12 * strands + 0.12 * patchy) * (1 - lumen_YX)
-    dye_H = rng.uniform(0.75, 1.15) * (nuclei_YX * (1 - 0.2 * lumen_YX) + 0.06)
-    dye_E = rng.uniform(0.6, 1.1) * np.clip(body, 0.02, None) * (1 - 0.5 * nuclei_YX)
+    dye_H = rng.uniform(0.85, 1.15) * (nuclei_YX * (1 - 0.2 * lumen_YX) + 0.06)
+    dye_E = rng.uniform(0.7, 1.0) * np.clip(body, 0.02, None) * (1 - 0.5 * nuclei_YX)
     density = HAEMATOXYLIN[:, None, None] * dye_H + EOSIN[:, None, None] * dye_E
     return np.asarray(0.97 * np.exp(-density), np.float32)

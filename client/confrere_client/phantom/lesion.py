@@ -23,7 +23,7 @@ SKIN = np.array([0.86, 0.66, 0.57], np.float32)
 MELANIN = np.array([0.62, 1.05, 1.25], np.float32)
 """Optical density of pigment in red, green and blue."""
 
-BORDERS = {"nevus": (0.06, 3), "keratosis": (0.08, 4), "fibroma": (0.06, 3), "melanoma": (0.20, 8)}
+BORDERS = {"nevus": (0.06, 3), "keratosis": (0.08, 4), "fibroma": (0.06, 3), "melanoma": (0.15, 9)}
 """How far the border strays and how finely."""
 
 
@@ -37,7 +37,7 @@ def draw(rng: np.random.Generator, canvas: Canvas, finding: str) -> Drawing:
     light = 1 + 0.05 * smooth_field(rng, canvas, 2) + 0.02 * smooth_field(rng, canvas, 24)
     density = 0.6 * rng.uniform(0.75, 1.3) * pigment + _hairs(rng, canvas)
     picture = skin[:, None, None] * light * np.exp(-MELANIN[:, None, None] * density)
-    return Drawing(picture_CZYX=np.clip(picture, 0, 1).astype(np.float32), mask_ZYX=distance < 1)
+    return Drawing(picture=np.clip(picture, 0, 1).astype(np.float32), mask=distance < 1)
 
 
 def _texture(rng: np.random.Generator, canvas: Canvas, finding: str, distance: Field) -> Field:
@@ -58,7 +58,7 @@ def _network(rng: np.random.Generator, canvas: Canvas) -> Field:
     """Return a regular net of two crossing sets of strands."""
     angle, waves = rng.uniform(0, math.pi), rng.uniform(11, 15) / canvas.zoom
     cross = [fibres(rng, canvas, waves, angle + turn) for turn in (0.0, math.pi / 2)]
-    return np.asarray(1 + 0.4 * np.maximum(*cross) - 0.15, np.float32)
+    return np.asarray(0.88 + 0.32 * np.maximum(*cross), np.float32)
 
 
 def _hairs(rng: np.random.Generator, canvas: Canvas) -> Field:
@@ -66,7 +66,7 @@ def _hairs(rng: np.random.Generator, canvas: Canvas) -> Field:
     total = np.zeros((canvas.px, canvas.px), np.float32)
     for _ in range(int(rng.poisson(1.5))):
         angle, bend = rng.uniform(0, math.pi), rng.normal(0, 0.2)
-        y, x = canvas.grid_DZYX
+        y, x = canvas.grid
         along, across = (
             y * math.cos(angle) + x * math.sin(angle),
             x * math.cos(angle) - y * math.sin(angle),

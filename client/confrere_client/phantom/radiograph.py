@@ -33,13 +33,13 @@ def draw(rng: np.random.Generator, canvas: Canvas, finding: str) -> Drawing:
     opacity_YX, ill_YX = _opacity(rng, canvas, finding, lung_YX)
     ill_YX &= lung_YX > 0.5
     film = _thorax(rng, canvas, body_DYX, lung_YX) + opacity_YX * lung_YX
-    return Drawing(picture_CZYX=np.clip(film, 0, 1)[None].astype(np.float32), mask_ZYX=ill_YX)
+    return Drawing(picture=np.clip(film, 0, 1)[None].astype(np.float32), mask=ill_YX)
 
 
 def _posed(rng: np.random.Generator, canvas: Canvas) -> Field:
     """Return the body's own coordinates: patients stand askew, off centre, and differ in size."""
     size_D = canvas.zoom * np.exp(rng.normal(0, 0.06, 2))
-    return place(canvas.grid_DZYX, rng.normal(0, 0.07, 2), size_D, rng.normal(0, 0.1))
+    return place(canvas.grid, rng.normal(0, 0.07, 2), size_D, rng.normal(0, 0.1))
 
 
 def _lungs(rng: np.random.Generator, body_DYX: Field) -> Field:
@@ -94,29 +94,35 @@ def _somewhere(
     return np.asarray((where[rng.integers(len(where), size=count)] + 0.5) * (2 / canvas.px) - 1)
 
 
-def _consolidation(rng: np.random.Generator, canvas: Canvas, zone: Field) -> tuple[Field, Field]:
+def _consolidation(
+    rng: np.random.Generator, canvas: Canvas, zone: Field
+) -> tuple[Field, NDArray[np.bool_]]:
     cloud = 1 + 0.25 * smooth_field(rng, canvas, 9)
     return np.asarray(0.22 * inside(zone, 0.5) * cloud, np.float32), zone < 1
 
 
-def _nodules(rng: np.random.Generator, canvas: Canvas, zone: Field) -> tuple[Field, Field]:
+def _nodules(
+    rng: np.random.Generator, canvas: Canvas, zone: Field
+) -> tuple[Field, NDArray[np.bool_]]:
     where = np.argwhere(zone < 1)
     count = int(rng.integers(7, 12))
     centre_ND = (where[rng.integers(0, len(where), count)] + 0.5) * (2 / canvas.px) - 1
     none = np.zeros(count)
     spots = Spots(
-        centre_ND=centre_ND,
-        size_N=rng.uniform(0.06, 0.10, count),
-        aspect_N=1 + none,
-        angle_N=none,
-        dent_N=none,
-        weight_N=rng.uniform(0.8, 1, count),
+        centre=centre_ND,
+        size=rng.uniform(0.06, 0.10, count),
+        aspect=1 + none,
+        angle=none,
+        dent=none,
+        weight=rng.uniform(0.8, 1, count),
     )
     dots = stamp(canvas.px, spots, 1.5)
     return 0.30 * dots, dots > 0.3
 
 
-def _fibrosis(rng: np.random.Generator, canvas: Canvas, zone: Field) -> tuple[Field, Field]:
+def _fibrosis(
+    rng: np.random.Generator, canvas: Canvas, zone: Field
+) -> tuple[Field, NDArray[np.bool_]]:
     one, two = smooth_field(rng, canvas, 13), smooth_field(rng, canvas, 13)
     net = np.exp(-((one / 0.3) ** 2)) + np.exp(-((two / 0.3) ** 2))
     return np.asarray(0.34 * np.clip(net, 0, 1) * inside(zone, 0.4), np.float32), zone < 1

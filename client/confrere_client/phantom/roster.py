@@ -15,12 +15,12 @@ HEALTHY_IMAGE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Roster:
-    """Site and diagnosis of each patient; patient and class of each image. All are numbers."""
+    """Sites and diagnoses of the P patients; patients and classes of the I images, as numbers."""
 
-    site_P: NDArray[np.int64]
-    diagnosis_P: NDArray[np.int64]
-    patient_I: NDArray[np.int64]
-    class_I: NDArray[np.int64]
+    sites: NDArray[np.int64]
+    diagnoses: NDArray[np.int64]
+    patients: NDArray[np.int64]
+    classes: NDArray[np.int64]
 
 
 def enrol(
@@ -39,7 +39,7 @@ def enrol(
     patient_I = np.repeat(np.arange(patients), apportion(weight_P, images, at_least_one=True))
     spared_I = rng.uniform(size=images) < HEALTHY_IMAGE
     class_I = np.where(spared_I, 0, diagnosis_P[patient_I])
-    return Roster(site_P=site_P, diagnosis_P=diagnosis_P, patient_I=patient_I, class_I=class_I)
+    return Roster(sites=site_P, diagnoses=diagnosis_P, patients=patient_I, classes=class_I)
 
 
 def _diagnoses(

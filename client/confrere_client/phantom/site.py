@@ -62,13 +62,13 @@ def _shifted(*level: float) -> Look:
     light, contrast, gamma, red, green, blue, vignette, unsharp, noise, grain = level
     return Look(
         light=0.06 * light,
-        contrast=0.22 * contrast,
-        gamma=0.28 * gamma,
+        contrast=0.2 * contrast,
+        gamma=0.25 * gamma,
         cast=(0.08 * red, 0.08 * green, 0.08 * blue),
         vignette=0.25 * max(vignette, 0.0),
-        blur=0.35 * max(unsharp, -0.8),
-        noise=0.03 * max(noise, 0.0),
-        grain=0.07 * max(grain, 0.0),
+        blur=0.25 * max(unsharp, -0.8),
+        noise=0.018 * max(noise, 0.0),
+        grain=0.03 * max(grain, 0.0),
     )
 
 
@@ -91,8 +91,8 @@ def varied(rng: np.random.Generator, strength: float) -> Look:
     draw = rng.normal(0, strength, 6)
     return Look(
         light=0.06 * draw[0],
-        contrast=0.18 * draw[1],
-        gamma=0.18 * draw[2],
+        contrast=0.14 * draw[1],
+        gamma=0.14 * draw[2],
         cast=tuple(0.07 * draw[3:6]),
         vignette=0.0,
         blur=0.1 * rng.normal(0, strength),
@@ -105,7 +105,7 @@ def photograph(
     """Return the picture as a machine of this *look* records it."""
     image = picture_CZYX
     if look.vignette:
-        image = image * (1 - look.vignette * 0.5 * radius(canvas.grid_DZYX[-2:]) ** 2)
+        image = image * (1 - look.vignette * 0.5 * radius(canvas.grid[-2:]) ** 2)
     if len(image) == 3:
         gain = np.exp(np.asarray(look.cast, np.float32))
         image = image * gain.reshape((-1,) + (1,) * canvas.dims)

@@ -13,19 +13,27 @@ from numpy.typing import NDArray
 class Truth:
     """The lesions of one image."""
 
-    mask_ZYX: NDArray[np.uint8]
-    """1 in a lesion, else 0."""
+    mask: NDArray[np.uint8]
+    """([Z], Y, X): 1 in a lesion, else 0."""
 
-    boxes_N2D: NDArray[np.int64]
-    """The first voxel along [z] y x, then the one after the last: (y0, x0, y1, x1) in 2-D."""
+    boxes: NDArray[np.int64]
+    """(N, 2 D): first voxel along [z] y x, then the one after the last: y0, x0, y1, x1 in 2-D."""
+
+
+SPECK = 20
+"""A piece so many times smaller than the largest was cut off by an edge and is no lesion."""
 
 
 def truth_of(mask_ZYX: NDArray[np.bool_]) -> Truth:
-    """Return the truth of a mask; lesions that touch along an axis are one."""
+    """Return the truth of a mask, less its specks; lesions that touch along an axis are one."""
     numbers = _components(mask_ZYX)
-    boxes = [_box(numbers == number) for number in np.unique(numbers[mask_ZYX])]
-    stacked = np.asarray(boxes, np.int64).reshape(-1, 2 * mask_ZYX.ndim)
-    return Truth(mask_ZYX=mask_ZYX.astype(np.uint8), boxes_N2D=stacked)
+    found, counts = np.unique(numbers[mask_ZYX], return_counts=True)
+    lesions = found[counts * SPECK >= np.max(counts, initial=0)]
+    boxes = [_box(numbers == number) for number in lesions]
+    return Truth(
+        mask=np.isin(numbers, lesions).astype(np.uint8),
+        boxes=np.asarray(boxes, np.int64).reshape(-1, 2 * mask_ZYX.ndim),
+    )
 
 
 def _components(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -40,7 +48,7 @@ def _components(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
             low, high = np.moveaxis(spread, axis, 0)[:-1], np.moveaxis(spread, axis, 0)[1:]
             np.maximum(high, low, out=high)
             np.maximum(low, high, out=low)
-        spread[~mask] = 0
+            spread[~mask] = 0
         if np.array_equal(spread, numbers):
             return numbers
         numbers = spread

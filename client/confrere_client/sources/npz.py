@@ -3,9 +3,10 @@
 Shapes: N images, Z Y X voxels, C channels.
 """
 
-import sys
+import weakref
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from logging import getLogger
 from pathlib import Path
@@ -107,26 +108,28 @@ class Npz(Source):
 class Rows:
     """The rows of one array, inflated forward in blocks: memory is a few MB, whatever its size."""
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, block_bytes: int = BLOCK_BYTES) -> None:
         self.key = key
         self._path = path
         self._lock = Lock()
         self._blocks: dict[int, NDArray[Any]] = {}
         self._stream: IO[bytes] | None = None
-        self._sound_blocks = sys.maxsize
-        with _member(path, key) as stream:
+        self._sound: bool | None = None
+        with ExitStack() as files:
+            stream = _member(path, key, files)
             self.shape, self.dtype = _header(stream, key)
             self._start = stream.tell()
         self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        self._per_block = max(1, BLOCK_BYTES // max(1, self._row_bytes))
+        self._per_block = max(1, block_bytes // max(1, self._row_bytes))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def row(self, index: int) -> NDArray[Any]:
-        """Return one row; UnreadableImage where the archive is damaged. Threads may call."""
+        """Return one row; UnreadableImage when the array is damaged. Threads may call."""
         number, offset = divmod(index, self._per_block)
         with self._lock:
+            self._check()
             if number not in self._blocks:
                 self._blocks[number] = self._block(number)
             while len(self._blocks) > BLOCKS_KEPT:
@@ -135,31 +138,47 @@ class Rows:
 
     def _block(self, number: int) -> NDArray[Any]:
         count = min(self._per_block, len(self) - number * self._per_block)
-        try:
-            if number >= self._sound_blocks:
-                raise EOFError
-            data = self._read(number * self._per_block * self._row_bytes, count * self._row_bytes)
-            return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
-        except Exception:  # inflating damaged bytes raises zlib, zip, value and end-of-file errors
-            # what follows damage in a compressed stream is lost too: don't try it row by row
-            self._sound_blocks = min(number, self._sound_blocks)
-            raise UnreadableImage("archive is damaged here") from None
+        data = self._read(number * self._per_block * self._row_bytes, count * self._row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+    def _check(self) -> None:
+        """Inflate all once: damage shows only in the checksum, which stands at the end."""
+        if self._sound is None:
+            self._sound = _intact(self._path, self.key, self._start + len(self) * self._row_bytes)
+        if not self._sound:
+            raise UnreadableImage("array in the archive is damaged")
 
     def _read(self, offset: int, count: int) -> bytes:
         if self._stream is None:
-            self._stream = _member(self._path, self.key)
+            files = ExitStack()
+            self._stream = _member(self._path, self.key, files)
+            weakref.finalize(self, files.close)
         self._stream.seek(self._start + offset)
         return self._stream.read(count)
 
 
-def _member(path: Path, key: str) -> IO[bytes]:
-    """Open one array of the archive; it is inflated as it is read."""
+def _member(path: Path, key: str, files: ExitStack) -> IO[bytes]:
+    """Open one array of the archive, to be closed with *files*; it is inflated as it is read."""
     try:
-        return zipfile.ZipFile(path).open(f"{key}.npy")
+        archive = files.enter_context(zipfile.ZipFile(path))
+        return files.enter_context(archive.open(f"{key}.npy"))
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, KeyError):
         raise DataError(
             f"the array '{key}' cannot be opened. Save the archive with numpy.savez_compressed."
         ) from None
+
+
+def _intact(path: Path, key: str, length: int) -> bool:
+    """Return whether an array has its full length and its checksum."""
+    found = 0
+    try:
+        with ExitStack() as files:
+            stream = _member(path, key, files)
+            while piece := stream.read(BLOCK_BYTES):
+                found += len(piece)
+    except Exception:  # damaged bytes raise zlib, zip, value and end-of-file errors
+        return False
+    return found == length
 
 
 def _header(stream: IO[bytes], key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

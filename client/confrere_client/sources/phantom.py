@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -101,30 +100,30 @@ class Phantom(Source):
 
     def truth(self, index: int) -> Truth:
         """Return where the lesions of the image at *index* are."""
-        return truth_of(self._draw(index, self._stream(Stream.IMAGE, index)).mask_ZYX)
+        return truth_of(self._draw(index, self._stream(Stream.IMAGE, index)).mask)
 
     def _record(self, index: int) -> Record:
-        patient = int(self._roster.patient_I[index])
+        patient = int(self._roster.patients[index])
         return Record(
             name=f"phantom-{index:06d}",
             decode=partial(self._decode, index),
             patient=f"patient-{patient:05d}",
-            site=site_name(int(self._roster.site_P[patient])),
+            site=site_name(int(self._roster.sites[patient])),
             label=self._label(index),
         )
 
     def _label(self, index: int) -> str:
-        return tuple(self._modality.classes)[self._roster.class_I[index]]
+        return list(self._modality.classes)[int(self._roster.classes[index])]
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         rng = self._stream(Stream.IMAGE, index)
-        picture_CZYX = self._draw(index, rng).picture_CZYX
-        patient = int(self._roster.patient_I[index])
-        look = self._looks[self._roster.site_P[patient]] + self._patient(patient)[1]
+        picture_CZYX = self._draw(index, rng).picture
+        patient = int(self._roster.patients[index])
+        look = self._looks[self._roster.sites[patient]] + self._patient(patient)[1]
         return photograph(rng, self._canvas(patient), picture_CZYX, look + varied(rng, 0.5))
 
     def _draw(self, index: int, rng: np.random.Generator) -> Drawing:
-        canvas = self._canvas(int(self._roster.patient_I[index]))
+        canvas = self._canvas(int(self._roster.patients[index]))
         return self._modality.draw(rng, canvas, self._label(index))
 
     def _canvas(self, patient: int) -> Canvas:
@@ -134,7 +133,7 @@ class Phantom(Source):
     def _patient(self, patient: int) -> tuple[float, Look]:
         """Return how large a patient appears, and how the light falls on them."""
         rng = self._stream(Stream.PATIENT, patient)
-        return float(np.exp(rng.normal(0, 0.12))), varied(rng, 1.0)
+        return float(np.exp(rng.normal(0, 0.07))), varied(rng, 1.0)
 
     def _stream(self, purpose: Stream, index: int = 0) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.config.seed, purpose, index]))

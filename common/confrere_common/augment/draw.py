@@ -7,6 +7,7 @@ Shapes: B images, C channels, D axes of space; where 3 stands, along Z, Y, X or 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,66 +52,102 @@ class Draws:
     """Where the noise itself comes from."""
 
 
-# Every quantity has its columns whether a preset uses it or not: changing one range then leaves
-# all other draws of a seed as they were.
-_COLUMNS = {
-    "area": 1, "aspect": 1, "angle": 1, "quarters": 1, "tilt": 2, "place": 3, "translation": 3,
-    "flips": 3, "brightness": 1, "contrast": 1, "gamma": 1, "has_gamma": 1, "field": 3,
-    "inverted": 1, "saturation": 1, "hue": 1, "stain_scale": 3, "stain_shift": 3, "sigma": 1,
-    "has_blur": 1, "noise": 1, "has_noise": 1,
-}  # fmt: skip
+Limits = dict[str, tuple[float, float]]
 
 
 def draw(ranges: Ranges, batch: int, channels: int, generator: torch.Generator) -> Draws:
     """Draw for *batch* images of *channels* channels, each image independently of the others."""
-    sizes = [*_COLUMNS.values(), channels]
-    table_BK = torch.rand(batch, sum(sizes), generator=generator)
-    chance = dict(zip([*_COLUMNS, "gain"], torch.split(table_BK, sizes, dim=1), strict=True))
+    low_K, span_K, sizes = _limits(ranges, channels)
+    table_BK = torch.rand(batch, len(low_K), generator=generator).mul_(span_K).add_(low_K)
+    columns = torch.split(table_BK, list(sizes.values()), dim=1)
+    drawn = {
+        name: column if sizes[name] > 1 or name == "gain" else column[:, 0]
+        for name, column in zip(sizes, columns, strict=True)
+    }
     seed = int(torch.randint(2**62, (), generator=generator))
-    return Draws(**_geometry(ranges, chance), **_intensity(ranges, chance), noise_seed=seed)
+    return Draws(**_geometry(ranges, drawn), **_intensity(ranges, drawn), noise_seed=seed)
 
 
-def _geometry(ranges: Ranges, chance: dict[str, Tensor]) -> dict[str, Tensor]:
-    turn, tilt = math.radians(ranges.rotation_degrees), math.radians(ranges.tilt_degrees)
+# Every quantity has its columns whether a preset uses it or not: changing one range then leaves
+# all other draws of a seed as they were.
+@lru_cache(maxsize=64)
+def _limits(ranges: Ranges, channels: int) -> tuple[Tensor, Tensor, dict[str, int]]:
+    """Return the least and the span of each column, and how many columns each quantity has."""
+    limits = {**_one_column(ranges), **_three_columns(ranges), "gain": ranges.channel_gain}
+    sizes = {
+        **dict.fromkeys(_one_column(ranges), 1),
+        **dict.fromkeys(_three_columns(ranges), 3),
+        "gain": channels,
+    }
+    low_K = torch.tensor([limits[name][0] for name in limits for _ in range(sizes[name])])
+    high_K = torch.tensor([limits[name][1] for name in limits for _ in range(sizes[name])])
+    return low_K, high_K - low_K, sizes
+
+
+def _one_column(ranges: Ranges) -> Limits:
     return {
-        "area_B": _between(chance["area"][:, 0], ranges.area),
-        "aspect_B": _between(chance["aspect"][:, 0], _logarithms(ranges.aspect)).exp(),
-        "angle_B": _around(chance["angle"][:, 0], turn),
-        "quarters_B": (chance["quarters"][:, 0] * (4 if ranges.quarter_turns else 0)).floor(),
-        "tilt_B2": _around(chance["tilt"], tilt),
-        "place_B3": _around(chance["place"], 1.0),
-        "translation_B3": _around(chance["translation"], ranges.translation),
-        "flips_B3": chance["flips"] < torch.tensor(ranges.flips),
+        "area": ranges.area,
+        "log_aspect": (math.log(ranges.aspect[0]), math.log(ranges.aspect[1])),
+        "angle": _around(0, math.radians(ranges.rotation_degrees)),
+        "quarters": (0, 4 if ranges.quarter_turns else 0),
+        "brightness": _around(0, ranges.brightness),
+        "contrast": ranges.contrast,
+        "gamma": ranges.gamma,
+        "gamma_chance": (0, 1),
+        "inversion_chance": (0, 1),
+        "saturation": ranges.saturation,
+        "hue": _around(0, math.tau * ranges.hue_turns),
+        "sigma": ranges.blur_sigma,
+        "blur_chance": (0, 1),
+        "noise": ranges.noise_std,
+        "noise_chance": (0, 1),
     }
 
 
-def _intensity(ranges: Ranges, chance: dict[str, Tensor]) -> dict[str, Tensor]:
-    gamma_B = _between(chance["gamma"][:, 0], ranges.gamma)
-    sigma_B = _between(chance["sigma"][:, 0], ranges.blur_sigma)
-    noise_B = _between(chance["noise"][:, 0], ranges.noise_std)
+def _three_columns(ranges: Ranges) -> Limits:
     return {
-        "brightness_B": _around(chance["brightness"][:, 0], ranges.brightness),
-        "contrast_B": _between(chance["contrast"][:, 0], ranges.contrast),
-        "gamma_B": gamma_B.where(chance["has_gamma"][:, 0] < ranges.gamma_probability, 1.0),
-        "gain_BC": _between(chance["gain"], ranges.channel_gain),
-        "field_B3": _around(chance["field"], ranges.bias_field),
-        "inverted_B": chance["inverted"][:, 0] < ranges.inversion_probability,
-        "saturation_B": _between(chance["saturation"][:, 0], ranges.saturation),
-        "hue_B": _around(chance["hue"][:, 0], math.tau * ranges.hue_turns),
-        "stain_scale_B3": 1 + _around(chance["stain_scale"], ranges.stain_scale),
-        "stain_shift_B3": _around(chance["stain_shift"], ranges.stain_shift),
-        "sigma_B": sigma_B.where(chance["has_blur"][:, 0] < ranges.blur_probability, 0.0),
-        "noise_B": noise_B.where(chance["has_noise"][:, 0] < ranges.noise_probability, 0.0),
+        "tilt": _around(0, math.radians(ranges.tilt_degrees)),
+        "place": (-1, 1),
+        "translation": _around(0, ranges.translation),
+        "flip_chance": (0, 1),
+        "field": _around(0, ranges.bias_field),
+        "stain_scale": _around(1, ranges.stain_scale),
+        "stain_shift": _around(0, ranges.stain_shift),
     }
 
 
-def _between(chance: Tensor, span: tuple[float, float]) -> Tensor:
-    return chance * (span[1] - span[0]) + span[0]
+def _geometry(ranges: Ranges, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "area_B": drawn["area"],
+        "aspect_B": drawn["log_aspect"].exp(),
+        "angle_B": drawn["angle"],
+        "quarters_B": drawn["quarters"].floor(),
+        "tilt_B2": drawn["tilt"][:, :2],
+        "place_B3": drawn["place"],
+        "translation_B3": drawn["translation"],
+        "flips_B3": drawn["flip_chance"] < torch.tensor(ranges.flips),
+    }
 
 
-def _around(chance: Tensor, most: float) -> Tensor:
-    return (2 * chance - 1) * most
+def _intensity(ranges: Ranges, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    has_gamma_B = drawn["gamma_chance"] < ranges.gamma_probability
+    has_blur_B = drawn["blur_chance"] < ranges.blur_probability
+    has_noise_B = drawn["noise_chance"] < ranges.noise_probability
+    return {
+        "brightness_B": drawn["brightness"],
+        "contrast_B": drawn["contrast"],
+        "gamma_B": drawn["gamma"].where(has_gamma_B, 1.0),
+        "gain_BC": drawn["gain"],
+        "field_B3": drawn["field"],
+        "inverted_B": drawn["inversion_chance"] < ranges.inversion_probability,
+        "saturation_B": drawn["saturation"],
+        "hue_B": drawn["hue"],
+        "stain_scale_B3": drawn["stain_scale"],
+        "stain_shift_B3": drawn["stain_shift"],
+        "sigma_B": drawn["sigma"].where(has_blur_B, 0.0),
+        "noise_B": drawn["noise"].where(has_noise_B, 0.0),
+    }
 
 
-def _logarithms(span: tuple[float, float]) -> tuple[float, float]:
-    return math.log(span[0]), math.log(span[1])
+def _around(middle: float, most: float) -> tuple[float, float]:
+    return middle - most, middle + most

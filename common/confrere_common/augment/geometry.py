@@ -5,6 +5,7 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), D axes of space in
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,12 +30,12 @@ def affine(draws: Draws, size: tuple[int, ...]) -> Tensor:
     Turns are taken in voxels, so that a turn of an image that is not square does not shear it.
     """
     axes = len(size)
-    half_D = torch.tensor(size[::-1], dtype=torch.float32) / 2
+    size_D = torch.tensor(size[::-1], dtype=torch.float32)
     side_BD = _sides(draws, axes)
     mirror_BD = 1 - 2 * draws.flips_B3.flip(1)[:, :axes].float()
-    turn_BDD = _turn(draws, size)[:, :axes, :axes] * (half_D / half_D[:, None])
-    place_BD = draws.place_B3.flip(1)[:, :axes] * (1 - side_BD)
-    shift_BD = place_BD + 2 * draws.translation_B3.flip(1)[:, :axes]
+    turn_BDD = _turn(draws, size) * (size_D / size_D[:, None])
+    shift_BD = draws.place_B3.flip(1)[:, :axes] * (1 - side_BD)
+    shift_BD += 2 * draws.translation_B3.flip(1)[:, :axes]
     return torch.cat([turn_BDD * (side_BD * mirror_BD)[:, None], shift_BD[..., None]], dim=2)
 
 
@@ -58,14 +59,15 @@ def mirror(images_BCZYX: Tensor, flips_B3: Tensor) -> Tensor:
     return images_BCZYX
 
 
-def lines(size: tuple[int, ...], device: torch.device) -> list[Tensor]:
+@lru_cache(maxsize=16)
+def lines(size: tuple[int, ...], device: torch.device) -> tuple[Tensor, ...]:
     """Return, for each axis of *size*, where its voxels' centres lie, -1 to 1, to be broadcast."""
     found = []
     for axis, voxels in enumerate(size):
         steps = torch.arange(voxels, device=device, dtype=torch.float32)
         shape = [voxels if one == axis else 1 for one in range(len(size))]
         found.append(((2 * steps + 1) / voxels - 1).view(shape))
-    return found
+    return tuple(found)
 
 
 def _sides(draws: Draws, axes: int) -> Tensor:
@@ -77,20 +79,25 @@ def _sides(draws: Draws, axes: int) -> Tensor:
 
 
 def _turn(draws: Draws, size: tuple[int, ...]) -> Tensor:
-    """Return rotations (B, 3, 3) over X, Y, Z: in the plane, after the tilts."""
+    """Return rotations (B, D, D) over X, Y, Z: in the plane, after the tilts."""
     square = size[-1] == size[-2]
     quarters_B = draws.quarters_B if square else 2 * (draws.quarters_B % 2)
-    turn_B33 = _rotation(draws.angle_B + quarters_B * (torch.pi / 2), 0, 1)
+    plane_B22 = _rotation(draws.angle_B + quarters_B * (torch.pi / 2))
     if len(size) == 2:
-        return turn_B33
-    return turn_B33 @ _rotation(draws.tilt_B2[:, 0], 1, 2) @ _rotation(draws.tilt_B2[:, 1], 0, 2)
+        return plane_B22
+    about_x = _in_space(_rotation(draws.tilt_B2[:, 0]), [1, 2])
+    about_y = _in_space(_rotation(draws.tilt_B2[:, 1]), [0, 2])
+    return _in_space(plane_B22, [0, 1]) @ about_x @ about_y
 
 
-def _rotation(angle_B: Tensor, one: int, other: int) -> Tensor:
-    turn_B33 = torch.eye(3).repeat(len(angle_B), 1, 1)
+def _rotation(angle_B: Tensor) -> Tensor:
     cosine_B, sine_B = angle_B.cos(), angle_B.sin()
-    turn_B33[:, one, one] = turn_B33[:, other, other] = cosine_B
-    turn_B33[:, one, other], turn_B33[:, other, one] = -sine_B, sine_B
+    return torch.stack([cosine_B, -sine_B, sine_B, cosine_B], dim=1).view(-1, 2, 2)
+
+
+def _in_space(turn_B22: Tensor, axes: list[int]) -> Tensor:
+    turn_B33 = torch.eye(3).repeat(len(turn_B22), 1, 1)
+    turn_B33[:, torch.tensor(axes)[:, None], axes] = turn_B22
     return turn_B33
 
 

@@ -22,9 +22,13 @@ MEAN, STD = 0.5, 0.25
 _RADIUS = 4
 _FAINTEST = 1 / 256
 
-# NTSC: Y keeps the brightness of a colour, I and Q are its hue and strength.
+# NTSC: Y is the brightness of a colour, the vector (I, Q) its hue and strength. Turning it by an
+# angle and stretching it is _GREY + along * _STRENGTH + across * _TURN, over RGB.
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB = torch.linalg.inv(_YIQ)
+_GREY = _RGB[:, :1] @ _YIQ[:1]
+_STRENGTH = torch.eye(3) - _GREY
+_TURN = _RGB[:, 2:] @ _YIQ[1:2] - _RGB[:, 1:2] @ _YIQ[2:]
 # Rows: optical density of haematoxylin, eosin and DAB in red, green and blue (Ruifrok & Johnston
 # 2001), as in scikit-image.
 _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -57,22 +61,25 @@ class Colour:
 def colour(draws: Draws, ranges: Ranges, peak: float) -> Colour:
     """Fold gain, contrast, brightness, inversion, colours and normalising, for x of 0 to *peak*."""
     contrast_B1, brightness_B1 = draws.contrast_B[:, None], draws.brightness_B[:, None]
-    sign_B1 = 1 - 2 * draws.inverted_B[:, None].float()
-    gain_BC = draws.gain_BC * sign_B1 / STD
-    offset_BC = gain_BC * brightness_B1 + (draws.inverted_B[:, None].float() - MEAN) / STD
+    inverted_B1 = draws.inverted_B[:, None].float()
+    gain_BC = draws.gain_BC * ((1 - 2 * inverted_B1) / STD)
+    offset_BC = gain_BC * brightness_B1 + (inverted_B1 - MEAN) / STD
     mix = gain_BC * contrast_B1 / peak
     if gain_BC.shape[1] == 3 and _has_colour(ranges):
         mix = mix[:, :, None] * _colour_turn(draws)
     return Colour(mix=mix, offset_BC=offset_BC, lean_BC=gain_BC * (1 - contrast_B1) / peak)
 
 
-def recolour(images_BCZYX: Tensor, colour: Colour) -> Tensor:
-    """Apply the linear function; images are overwritten where that saves memory."""
-    rows_BCP = images_BCZYX.flatten(2)
-    bias_BC = colour.offset_BC + colour.lean_BC * rows_BCP.mean(dim=(1, 2))[:, None]
+def recolour(images_BCZYX: Tensor, colour: Colour, out_BCZYX: Tensor) -> Tensor:
+    """Write the linear function of the images into *out_BCZYX* and return it."""
+    rows_BCP, out_BCP = images_BCZYX.flatten(2), out_BCZYX.view(*out_BCZYX.shape[:2], -1)
+    mean_B1 = rows_BCP.mean(dim=(1, 2))[:, None]
+    bias_BC1 = torch.addcmul(colour.offset_BC, colour.lean_BC, mean_B1)[..., None]
     if colour.mix.dim() == 3:
-        return torch.baddbmm(bias_BC[..., None], colour.mix, rows_BCP).view_as(images_BCZYX)
-    return rows_BCP.mul_(colour.mix[..., None]).add_(bias_BC[..., None]).view_as(images_BCZYX)
+        torch.baddbmm(bias_BC1, colour.mix, rows_BCP, out=out_BCP)
+    else:
+        torch.mul(rows_BCP, colour.mix[..., None], out=out_BCP).add_(bias_BC1)
+    return out_BCZYX
 
 
 def bend(images_BCZYX: Tensor, gamma_B: Tensor, peak: float) -> Tensor:
@@ -130,13 +137,17 @@ def blur(images_BCZYX: Tensor, sigma_B: Tensor, widest: float) -> Tensor:
 
 
 def add_noise(images_BCZYX: Tensor, noise_B: Tensor, generator: torch.Generator) -> Tensor:
-    """Add noise to the normalised images, one after the other where its strength is not 0."""
-    for image, std in enumerate(noise_B.tolist()):
-        if std > 0:
-            one = images_BCZYX[image]
-            noise = torch.empty_like(one).normal_(std=std / STD, generator=generator)
-            one.add_(noise)
-    return images_BCZYX
+    """Add noise, in place, to the normalised images whose strength of it is not 0."""
+    chosen = _chosen(noise_B, 0.0)
+    if not chosen:
+        return images_BCZYX
+    noise = images_BCZYX.new_empty(len(chosen), *images_BCZYX.shape[1:])
+    # One by one on a CPU: there a batch comes in parts, whose number must not matter.
+    for some in noise.unbind() if noise.device.type == "cpu" else [noise]:
+        some.normal_(generator=generator)
+    std_B = torch.tensor(list(chosen.values()), device=noise.device) / STD
+    index_B = torch.tensor(list(chosen), device=noise.device)
+    return images_BCZYX.index_add_(0, index_B, noise.mul_(_along(std_B, noise)))
 
 
 def _has_colour(ranges: Ranges) -> bool:
@@ -145,12 +156,10 @@ def _has_colour(ranges: Ranges) -> bool:
 
 def _colour_turn(draws: Draws) -> Tensor:
     """Return matrices that turn and stretch colours about grey, which they leave as it is."""
-    along_B = draws.saturation_B * draws.hue_B.cos()
-    across_B = draws.saturation_B * draws.hue_B.sin()
-    turn_B33 = torch.eye(3).repeat(len(along_B), 1, 1)
-    turn_B33[:, 1, 1] = turn_B33[:, 2, 2] = along_B
-    turn_B33[:, 1, 2], turn_B33[:, 2, 1] = -across_B, across_B
-    return torch.matmul(_RGB @ turn_B33, _YIQ)
+    along_B11 = (draws.saturation_B * draws.hue_B.cos())[:, None, None]
+    across_B11 = (draws.saturation_B * draws.hue_B.sin())[:, None, None]
+    turn_B33: Tensor = _GREY + along_B11 * _STRENGTH + across_B11 * _TURN
+    return turn_B33
 
 
 def _taps(sigma_B: Tensor, reach: int) -> Tensor:
@@ -175,16 +184,21 @@ def _along(values_B: Tensor, images: Tensor) -> Tensor:
     return values_B.view(-1, *[1] * (images.dim() - 1))
 
 
+def _chosen(values_B: Tensor, neutral: float) -> dict[int, float]:
+    """Return the images whose value is not *neutral*, and that value."""
+    values: list[float] = values_B.tolist()
+    return {image: value for image, value in enumerate(values) if value != neutral}
+
+
 def _where(
     images: Tensor, values_B: Tensor, neutral: float, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Change only the images whose value is not *neutral*."""
-    values: Sequence[float] = values_B.tolist()
-    chosen = [image for image, value in enumerate(values) if value != neutral]
+    chosen = _chosen(values_B, neutral)
     if not chosen:
         return images
-    picked = torch.tensor([values[image] for image in chosen], device=images.device)
-    if len(chosen) == len(values):
-        return change(images, picked)
-    index = torch.tensor(chosen, device=images.device)
-    return images.index_copy_(0, index, change(images.index_select(0, index), picked))
+    picked_B = torch.tensor(list(chosen.values()), device=images.device)
+    if len(chosen) == len(images):
+        return change(images, picked_B)
+    index_B = torch.tensor(list(chosen), device=images.device)
+    return images.index_copy_(0, index_B, change(images.index_select(0, index_B), picked_B))

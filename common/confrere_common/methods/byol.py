@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
+from confrere_common.heads import Scaled, calibrate, in_one_pass, perceptron
 from confrere_common.method import Augment, Method
 from confrere_common.section import section
 
@@ -39,7 +39,7 @@ class Byol(Method):
         out: Annotated[int, Field(ge=2)] = 128
         """Features that are predicted. Paper: 256."""
 
-        momentum: Annotated[float, Field(ge=0, le=1)] = 0.99
+        momentum: Annotated[float, Field(ge=0, le=1)] = 0.996
         """How much of itself the teacher keeps at the first step; 1 at the last. Paper: 0.996 for
         1000 epochs, 0.99 for 300."""
 
@@ -47,8 +47,10 @@ class Byol(Method):
         super().__init__()
         self.momentum = config.momentum
         self.encoder = encoder
-        self.projector = perceptron((encoder.width, config.hidden, config.out), norm_last=True)
-        self.predictor = perceptron((config.out, config.hidden, config.out))
+        hidden, out = config.hidden, config.out
+        self.projector = perceptron((encoder.width, hidden, out), norm=Scaled, norm_last=True)
+        self.predictor = perceptron((out, hidden, out), norm=Scaled)
+        calibrate(self.encoder, self.projector, self.predictor)
         student = nn.Sequential(self.encoder, self.projector)
         self.teacher = copy.deepcopy(student).requires_grad_(False)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
+from confrere_common.heads import Scaled, calibrate, in_one_pass, perceptron
 from confrere_common.method import Augment, Method
 from confrere_common.section import section
 
@@ -42,8 +42,10 @@ class Simsiam(Method):
         super().__init__()
         hidden, out = config.hidden, config.out
         self.encoder = encoder
-        self.projector = perceptron((encoder.width, hidden, hidden, out), norm_last=True)
-        self.predictor = perceptron((out, config.bottleneck, out))
+        widths = (encoder.width, hidden, hidden, out)
+        self.projector = perceptron(widths, norm=Scaled, norm_last=True)
+        self.predictor = perceptron((out, config.bottleneck, out), norm=Scaled)
+        calibrate(self.encoder, self.projector, self.predictor)
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator

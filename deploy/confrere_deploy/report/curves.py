@@ -5,9 +5,9 @@ Legend: S sites, R rounds.
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +36,12 @@ class Series:
 
     sites: tuple[str, ...]
     rounds: tuple[int, ...]
-    values_SR: NDArray[np.float64]
-    """NaN where a site was not asked or had no value."""
+    values: NDArray[np.float64]
+    """Shape (S, R); NaN where a site was not asked or had no value."""
 
 
 def series(rounds: Sequence[Round], pick: Pick) -> Series:
-    """Gather one measure of every site that has it, by the sites' names (as the map colours them)."""
+    """Gather one measure of every site that has it, ordered by name as the map's colours are."""
     found: defaultdict[str, defaultdict[int, list[float]]]
     found = defaultdict(lambda: defaultdict(list))
     for each in rounds:
@@ -51,15 +51,23 @@ def series(rounds: Sequence[Round], pick: Pick) -> Series:
                 found[site.site][each.round].append(value)
     numbers = sorted({each.round for each in rounds})
     values_SR = np.array(
-        [[float(np.mean(of.get(number, np.nan))) for number in numbers] for _, of in sorted(found.items())]
+        [
+            [float(np.mean(of.get(number, np.nan))) for number in numbers]
+            for _, of in sorted(found.items())
+        ]
     ).reshape(len(found), len(numbers))
-    return Series(sites=tuple(sorted(found)), rounds=tuple(numbers), values_SR=values_SR)
+    return Series(sites=tuple(sorted(found)), rounds=tuple(numbers), values=values_SR)
+
+
+def metric(name: str) -> Pick:
+    """Return what picks the metric *name* of a site."""
+    return lambda site: site.metrics.get(name)
 
 
 def loss(rounds: Sequence[Round]) -> str:
     """Draw the loss of each site and of the federation over rounds; empty without rounds."""
-    joined = [(each.round, each.loss) for each in rounds if each.loss is not None]
-    lost = [each.round for each in rounds for site in each.sites if site.refused]
+    joined = federation_loss(rounds)
+    lost = [each.round for each in rounds for site in each.sites if site.refused is not None]
     if not joined and not lost:
         return ""
     of_sites = series(rounds, lambda site: site.loss)
@@ -67,35 +75,41 @@ def loss(rounds: Sequence[Round]) -> str:
     def paint(page: "canvas.Figure") -> None:
         axes = page.subplots()
         _lines(axes, of_sites)
-        numbers = sorted({number for number, _ in joined})
-        means = [np.mean([value for at, value in joined if at == number]) for number in numbers]
-        axes.plot(numbers, means, color=INK, lw=2.4, label="federation", **_dots(numbers))
+        numbers = list(joined)
+        heights = list(joined.values())
+        axes.plot(numbers, heights, color=INK, lw=2.4, label="federation", **_dots(numbers))
         if lost:
-            low = axes.get_xaxis_transform()
-            style = {"color": ALARM, "ms": 6, "label": "an update left out", "clip_on": False}
-            axes.plot(lost, [0.0] * len(lost), "x", transform=low, **style)
+            foot: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            label = "an update left out"
+            axes.plot(lost, [0.0] * len(lost), "x", color=ALARM, ms=6, label=label, **foot)
         axes.set_title("Training loss")
-        whole_rounds(axes)
+        whole_rounds(axes, numbers + lost)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return draw("loss", _told(joined), (9.5, 3.1), paint)
 
 
+def federation_loss(rounds: Sequence[Round]) -> dict[int, float]:
+    """Return round -> the federation's loss, the mean over the repetitions that have one."""
+    found: defaultdict[int, list[float]] = defaultdict(list)
+    for each in rounds:
+        if each.loss is not None:
+            found[each.round].append(each.loss)
+    return {number: float(np.mean(found[number])) for number in sorted(found)}
+
+
 def health(rounds: Sequence[Round]) -> str:
     """Draw what is known of the features' health over rounds, alarms marked; empty if nothing."""
-    panels = [
-        (name, title, series(rounds, lambda site, name=name: site.metrics.get(name)))  # type: ignore[misc]
-        for name, title in HEALTH.items()
-    ]
+    panels = [(name, title, series(rounds, metric(name))) for name, title in HEALTH.items()]
     panels = [panel for panel in panels if panel[2].sites]
     if not panels:
         return ""
     alarms = {name: alarm_points(rounds, name) for name in HEALTH}
     alt = "Health of the features over rounds. " + ". ".join(
-        f"{title}: {np.nanmean(values.values_SR[:, -1]):.3g} in the last round, "
+        f"{title}: {np.nanmean(values.values[:, -1]):.3g} in the last round, "
         f"{len(alarms[name])} alarms"
         for name, title, values in panels
-        if np.isfinite(values.values_SR[:, -1]).any()
+        if np.isfinite(values.values[:, -1]).any()
     )
 
     def paint(page: "canvas.Figure") -> None:
@@ -106,7 +120,7 @@ def health(rounds: Sequence[Round]) -> str:
                 at, height = zip(*alarms[name], strict=True)
                 axes.plot(at, height, "X", color=ALARM, ms=8, label="alarm", zorder=5)
             axes.set_title(title)
-            whole_rounds(axes)
+            whole_rounds(axes, values.rounds)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         # Each label once, though it comes in several panels.
@@ -126,8 +140,14 @@ def alarm_points(rounds: Sequence[Round], name: str) -> list[tuple[int, float]]:
         (each.round, value)
         for each in rounds
         for site in each.sites
-        if name in (site.alarms or ()) and (value := site.metrics.get(name)) is not None
+        if name in map(alarm_metric, site.alarms or ())
+        and (value := site.metrics.get(name)) is not None
     ]
+
+
+def alarm_metric(alarm: str) -> str:
+    """Return the metric that an alarm speaks of: the alarm itself, or the word it begins with."""
+    return alarm.partition(" ")[0]
 
 
 def _lines(axes: "Axes", of: Series) -> None:
@@ -135,7 +155,7 @@ def _lines(axes: "Axes", of: Series) -> None:
     if len(of.sites) > len(HUES):
         _spread(axes, of)
         return
-    for site, hue, values_R in zip(of.sites, HUES, of.values_SR, strict=False):
+    for site, hue, values_R in zip(of.sites, HUES, of.values, strict=False):
         known = np.isfinite(values_R)
         at = np.array(of.rounds)[known]
         # A leading underscore would hide the name from the legend.
@@ -146,22 +166,21 @@ def _lines(axes: "Axes", of: Series) -> None:
 def _spread(axes: "Axes", of: Series) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All-NaN slice")
-        low, middle, high = np.nanpercentile(of.values_SR, [10, 50, 90], axis=0)
+        low, middle, high = np.nanpercentile(of.values, [10, 50, 90], axis=0)
     at = np.array(of.rounds)
     count = f"{len(of.sites):,} sites"
     axes.fill_between(at, low, high, color=BLUE, alpha=0.2, lw=0, label=f"8 in 10 of {count}")
     axes.plot(at, middle, color=BLUE, lw=1.8, label=f"median of {count}", **_dots(of.rounds))
 
 
-def _dots(rounds: Sequence[int]) -> dict[str, object]:
+def _dots(rounds: Sequence[int]) -> dict[str, Any]:
     """Mark each round while there are few; a lone round would else be an invisible line."""
     return {"marker": "o", "markersize": 3.5} if len(rounds) <= 25 else {}
 
 
-def _told(joined: Sequence[tuple[int, float]]) -> str:
+def _told(joined: Mapping[int, float]) -> str:
     if not joined:
         return "Training loss: no round closed with a finite loss."
-    first, last = min(joined)[0], max(joined)[0]
-    begin = np.mean([value for at, value in joined if at == first])
-    end = np.mean([value for at, value in joined if at == last])
+    first, last = min(joined), max(joined)
+    begin, end = joined[first], joined[last]
     return f"Training loss of the federation: {begin:.4g} in round {first}, {end:.4g} in {last}."

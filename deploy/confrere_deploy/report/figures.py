@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_deploy.report.pictures import Floats, Pictures
-from confrere_deploy.report.schema import ARMS, FLOORS, Arm, Figure, Report, SiteArm
+from confrere_deploy.report.schema import ARMS, FLOORS, Arm, ArmName, Figure, Report, SiteArm
 from confrere_deploy.report.svg import ALARM, BLUE, GREY, HUES, INK, MUTED, draw
 from confrere_deploy.report.words import ARM_NAMES, shorten, spoken
 
@@ -58,14 +58,14 @@ def arms(report: Report) -> str:
     return draw("arms", alt, (4.6 * len(panels), 0.8 + 0.4 * len(rows)), paint)
 
 
-def picked(report: Report, pick: Pick) -> dict[str, Figure]:
+def picked(report: Report, pick: Pick) -> dict[ArmName, Figure]:
     """Return arm -> its figure, floors first, for the arms that have it."""
     found = {name: pick(report.arms[name]) for name in ARMS if name in report.arms}
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _dots(
-    axes: "Axes", title: str, figures: Mapping[str, Figure], rows: Sequence[str]
+    axes: "Axes", title: str, figures: Mapping[ArmName, Figure], rows: Sequence[ArmName]
 ) -> None:
     floors = [figure.mean for name, figure in figures.items() if name in FLOORS]
     for name, figure in figures.items():
@@ -85,8 +85,13 @@ def _dots(
     if floors:
         axes.axvspan(lowest - margin, max(floors), color=GREY, alpha=0.14, lw=0)
         axes.axvline(max(floors), color=GREY, lw=1, ls=(0, (4, 3)))
-        where = axes.get_xaxis_transform()
-        axes.text(max(floors), 1.0, "floor ", transform=where, ha="right", va="top", color=MUTED)
+        where: dict[str, Any] = {
+            "xycoords": axes.get_xaxis_transform(),
+            "textcoords": "offset points",
+        }
+        axes.annotate(
+            "floor", (max(floors), 1.0), (-3, 0), ha="right", va="top", color=MUTED, **where
+        )
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(-0.6, len(rows) - 0.3)
     axes.grid(visible=False, axis="y")
@@ -172,7 +177,8 @@ def _scatter(axes: "Axes", title: str, points_N2: Floats, kinds: NDArray[np.str_
     axes.set(xticks=[], yticks=[], title=title)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1)
+    if len(legend) > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, handletextpad=0.1)
 
 
 def colours(kinds: Sequence[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One page that shows a run to a doctor and to a reviewer, and asks nothing of the network."""
 
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render(report: Report, pictures: Pictures) -> str:
     """Return the page; every name and value in it is escaped."""
+    created = report.created.astimezone(UTC)
     page = _environment().get_template("report.html.jinja")
     return page.render(
         report=report,
@@ -24,13 +26,14 @@ def render(report: Report, pictures: Pictures) -> str:
         summary=prose.summary(report),
         verdicts=prose.verdicts(report),
         cautions=prose.cautions(report),
+        the_map=prose.the_map(pictures),
         the_test=prose.the_test(report),
         drawings=_drawings(report, pictures),
         tables=_tables(report),
         pictures=pictures,
         samples=images.cells(pictures.samples) if pictures.samples is not None else [],
         config=yaml.safe_dump(plain(report.run), sort_keys=False, allow_unicode=True, width=100),
-        created=report.created.strftime("%-d %B %Y, %H:%M UTC"),
+        created=f"{created.day} {created:%B %Y, %H:%M} UTC",
     )
 
 

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 class Pictures:
     """Arrays to draw; each may be absent. DataError when they do not fit each other."""
 
-    embedding_N2: Floats | None = None
+    embedding_N2: Floats | None = None  # noqa: N815
     """A place on the map for each image; about 2,000 are plenty."""
 
     classes: NDArray[np.int64] | None = None
@@ -33,7 +33,7 @@ class Pictures:
     """How the features became two numbers, such as 'PCA'."""
 
     samples: NDArray[np.uint8] | None = None
-    """Images to show, (R, V, Y, X, C): each row one image as read and then its views; C is 1 or 3."""
+    """Shape (R, V, Y, X, C): each row an image as read and then its views; C is 1 or 3."""
 
     def __post_init__(self) -> None:
         if self.embedding_N2 is not None:

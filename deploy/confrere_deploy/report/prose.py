@@ -1,6 +1,9 @@
 """What the run shows, in sentences a doctor reads: no more than the intervals allow."""
 
+from collections.abc import Mapping
+
 from confrere_deploy.report.figures import MEASURES, picked, site_pairs
+from confrere_deploy.report.pictures import Pictures
 from confrere_deploy.report.schema import FLOORS, ArmName, Figure, Report
 from confrere_deploy.report.words import (
     ARM_PHRASES,
@@ -12,7 +15,7 @@ from confrere_deploy.report.words import (
     spoken,
 )
 
-REACHED = {
+REACHED: Mapping[ArmName, str] = {
     "local": "when each site trains alone",
     "centralised": "with all images in one place",
     "random": "with an untrained encoder",
@@ -49,31 +52,41 @@ def cautions(report: Report) -> list[str]:
     if "federated" in figures and not any(name in figures for name in FLOORS):
         said.append("No floor was measured, so nobody can say how much of this is learned.")
     for floor in FLOORS:
-        if floor in figures and "federated" in figures:
-            if not _above(report, floor, figures):
-                said.append(
-                    f"By this measure the federated encoder is not shown to be better than "
-                    f"{ARM_PHRASES[floor]}: treat it as having learned nothing useful yet."
-                )
-    if report.arms and len(report.seeds) == 1:
-        said.append(
-            "The run was made once (one seed): the intervals do not hold the luck of the start. "
-            "Repeat it with seeds: [0, 1, 2]."
+        if {floor, "federated"} <= set(figures) and not _above(report, floor, figures):
+            said.append(
+                f"By this measure the federated encoder is not shown to be better than "
+                f"{ARM_PHRASES[floor]}: treat it as having learned nothing useful yet."
+            )
+    return said
+
+
+def the_map(pictures: Pictures) -> str:
+    """Say how to read the map of the features."""
+    how = f" ({pictures.projection})" if pictures.projection else ""
+    said = f"Each point is an image; points close together look alike to the encoder{how}."
+    if pictures.class_names:
+        said += " Classes should gather."
+    if pictures.sites is not None and len(set(pictures.sites.tolist())) > 1:
+        said += (
+            " Sites should mix: islands of one site mean that the encoder reads the scanner "
+            "rather than the patient."
         )
     return said
 
 
 def the_test(report: Report) -> str:
-    """Say how the figures were measured."""
+    """Say how the figures were measured; empty without figures that need labels."""
     data = report.data
+    if not leading(report)[1]:
+        return ""
     held = f"{counted(data.test_images, 'image')} of {counted(data.test_patients, 'patient')}"
     classes = f" into {len(data.classes)} classes" if data.classes else ""
-    repeated = f", over {counted(len(report.seeds), 'repetition')}"
+    repeated = counted(len(report.seeds), "repetition")
     return (
         f"The encoder is frozen. A logistic regression, and separately a vote of the nearest "
         f"training images, sort {held} that no site trained on{classes}. An AUC of 0.5 is a coin "
-        f"toss, 1 is faultless. Intervals: {report.intervals}{repeated}. Intervals that overlap do "
-        "not show that two results are equal, only that this run cannot tell them apart."
+        f"toss, 1 is faultless. Intervals: {report.intervals} ({repeated}). Intervals that overlap "
+        "do not show that two results are equal, only that this run cannot tell them apart."
     )
 
 
@@ -109,9 +122,7 @@ def _what_came_of_it(report: Report) -> str:
         reason = "" if report.data.classes else "The images carry no labels, so "
         return f"{reason}{'h' if reason else 'H'}ow useful its features are was not measured."
     others = [
-        f"{number(figures[name].mean, 2)} {REACHED[name]}"
-        for name in REACHED
-        if name in figures
+        f"{number(figures[name].mean, 2)} {REACHED[name]}" for name in REACHED if name in figures
     ]
     against = f", against {listed(others)}" if others else ""
 

@@ -24,6 +24,7 @@ def _null_unless_finite(value: Any) -> Any:
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Measured = Annotated[Number | None, BeforeValidator(_null_unless_finite)]
+Pair = Annotated[str, Field(pattern=rf"^({'|'.join(ARMS)})-({'|'.join(ARMS)})$")]
 Natural = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -138,7 +139,8 @@ class RoundSite:
     """Health of the representation: rankme, feature_std, uniformity, alignment."""
 
     alarms: tuple[str, ...] | None = None
-    """Metrics that crossed their alarm threshold; absent when none did."""
+    """Names of the metrics that speak of a collapse, or sentences that begin with the name; absent
+    when none does."""
 
     refused: str | None = None
     """Why its update was left out; absent when it was taken."""
@@ -284,10 +286,12 @@ class Report:
     arms: dict[ArmName, Arm]
     """Ways of making features; those not run are absent."""
 
-    differences: dict[str, Figure] | None = None
+    differences: dict[Pair, Figure] | None = None
     """'federated-local' -> paired difference of their linear AUC, over the same test patients."""
 
-    intervals: str = "95 % bootstrap over the test patients"
+    intervals: str = (
+        "95 %, from a bootstrap over the test patients, widened by how the repetitions vary"
+    )
     """What low and high of a figure are."""
 
     rounds: tuple[Round, ...]

@@ -3,9 +3,11 @@
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from confrere_common.errors import ConfrereError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ HUES = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d1d")
 """Colours that the colour-blind tell apart (Okabe and Ito, https://jfly.uni-koeln.de/color/);
 vermilion is kept for alarms, and their yellow, pale on paper, gives way to a brown."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "confrere",
     "text.parse_math": False,
@@ -55,7 +57,9 @@ STYLE: dict[str, Any] = {
 }
 
 
-def draw(name: str, alt: str, size_in: tuple[float, float], paint: Callable[["Figure"], None]) -> str:
+def draw(
+    name: str, alt: str, size_in: tuple[float, float], paint: Callable[["Figure"], None]
+) -> str:
     """Return what *paint* puts on a figure as an SVG element that a page may hold.
 
     *name* keeps the element's identifiers apart from those of other drawings; *alt* tells the
@@ -75,12 +79,15 @@ def draw(name: str, alt: str, size_in: tuple[float, float], paint: Callable[["Fi
     return _finished(buffer.getvalue(), name, alt)
 
 
-def whole_rounds(axes: "Axes") -> None:
-    """Count rounds on the x axis: no halves."""
+def whole_rounds(axes: "Axes", rounds: Sequence[int]) -> None:
+    """Count *rounds* on the x axis: no halves, and room about a lone one."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.set_xlabel("round")
+    if rounds:
+        margin = max(0.5, 0.02 * (max(rounds) - min(rounds)))
+        axes.set_xlim(min(rounds) - margin, max(rounds) + margin)
 
 
 def _finished(text: str, name: str, alt: str) -> str:
@@ -90,13 +97,16 @@ def _finished(text: str, name: str, alt: str) -> str:
     head = re.match(r"<svg[^>]*>", body)
     box = re.search(r'viewBox="([^"]*)"', body)
     if head is None or box is None:
-        raise RuntimeError(f"matplotlib drew '{name}' without a viewBox: pin matplotlib below 4")
-    opening = f'<svg viewBox="{box.group(1)}" role="img" aria-label="{escape(alt)}">'
-    return f"{opening}<title>{escape(alt)}</title>{body[head.end() :]}"
+        raise ConfrereError(f"matplotlib drew '{name}' without a viewBox: install one below 4")
+    # A point of the drawing is 4/3 pixels on the page, so that letters have one size in all.
+    width_px = float(box.group(1).split()[2]) * 4 / 3
+    told = escape(alt)
+    opening = f'<svg viewBox="{box.group(1)}" role="img" style="max-width: {width_px:.0f}px"'
+    return f'{opening} aria-label="{told}"><title>{told}</title>{body[head.end() :]}'
 
 
 def _own(tag: str, name: str) -> str:
-    """Prefix a tag's identifiers and replace its themed colours; text between tags is not touched."""
+    """Prefix the identifiers in a tag and replace its themed colours; text is not touched."""
     tag = re.sub(r'\bid="', f'id="{name}-', tag)
     tag = re.sub(r'href="#', f'href="#{name}-', tag)
     tag = tag.replace("url(#", f"url(#{name}-")

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from typing import Any
 
+from confrere_deploy.report.curves import HEALTH, alarm_metric
 from confrere_deploy.report.figures import auc, knn_accuracy, picked, site_pairs
-from confrere_deploy.report.schema import ARMS, Arm, Figure, Report, RoundSite
+from confrere_deploy.report.schema import ARMS, Arm, ArmName, Figure, Report, RoundSite
 from confrere_deploy.report.words import ARM_NAMES, amount, brief, counted, duration, spoken
 
 SITES_SHOWN, SITES_LISTED, ROUNDS_LISTED, EVENTS_LISTED = 12, 1000, 150, 20
@@ -17,8 +18,8 @@ def arms(report: Report) -> Rows:
     return [_arm(name, report.arms[name]) for name in reversed(ARMS) if name in report.arms]
 
 
-def _arm(name: str, arm: Arm) -> dict[str, Any]:
-    linear, knn = arm.linear, arm.knn
+def _arm(name: ArmName, arm: Arm) -> dict[str, Any]:
+    linear = arm.linear
     return {
         "name": ARM_NAMES[name],
         "ours": name == "federated",
@@ -96,15 +97,19 @@ def left_out(report: Report) -> tuple[list[str], int]:
 def alarms(report: Report) -> tuple[list[str], int]:
     """Say which sites' features raised an alarm, grouped, and how many more than are listed."""
     raised = Counter(
-        (site.site, name)
+        (site.site, alarm_metric(alarm))
         for each in report.rounds
         for site in each.sites
-        for name in site.alarms or ()
+        for alarm in site.alarms or ()
     )
     return _cut(
-        f"{site}: {name} crossed its threshold in {counted(times, 'round')}"
+        f"{site}: {_metric(name)} spoke of a collapse in {counted(times, 'round')}"
         for (site, name), times in raised.most_common()
     )
+
+
+def _metric(name: str) -> str:
+    return HEALTH.get(name, name).split(":")[0]
 
 
 def cost(report: Report) -> list[tuple[str, str]]:

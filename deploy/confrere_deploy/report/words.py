@@ -1,17 +1,17 @@
 """Figures, amounts and names as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from confrere_deploy.report.schema import Figure
+from confrere_deploy.report.schema import ArmName, Figure
 
-ARM_NAMES = {
+ARM_NAMES: Mapping[ArmName, str] = {
     "raw": "Raw pixels",
     "random": "Untrained encoder",
     "local": "Each site alone",
     "federated": "Federated",
     "centralised": "All images in one place",
 }
-ARM_PHRASES = {
+ARM_PHRASES: Mapping[ArmName, str] = {
     "raw": "raw pixels",
     "random": "an untrained encoder",
     "local": "each site training alone",
@@ -72,5 +72,6 @@ def listed(items: Sequence[str], last: str = "and") -> str:
 
 
 def shorten(name: str, limit: int = 28) -> str:
-    """Cut a long name for a drawing."""
+    """Cut a long name for a drawing, and drop what no drawing can hold."""
+    name = "".join(letter for letter in name if letter.isprintable())
     return name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from confrere_common.exchange import Update
-from confrere_common.family import NoKnobs
-from confrere_server.rules.mean import mean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from confrere_common.exchange import Update
+from confrere_common.family import NoKnobs
+from confrere_server.rules.mean import mean
 
 
 def update(values: Tensor, images: int) -> Update:

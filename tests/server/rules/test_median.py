@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
-from confrere_common.exchange import Update
-from confrere_common.family import NoKnobs
-from confrere_server.rules.median import median
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
+
+from confrere_common.exchange import Update
+from confrere_common.family import NoKnobs
+from confrere_server.rules.median import median
 
 answers = st.integers(1, 33).flatmap(
     lambda sites: arrays.arrays(np.float32, (sites, 3), elements=st.floats(-1e6, 1e6, width=32))

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from confrere_common.errors import ConfigError
 from confrere_common.exchange import Update
 from confrere_common.family import Named
 from confrere_server.rule import RULES
 from confrere_server.rules.trimmed_mean import Config, trimmed_mean
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 
 def joined(values: Tensor, trim: float) -> Tensor:

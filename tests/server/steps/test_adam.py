@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from confrere_server.steps.adam import Config, adam
 
 

@@ -1,6 +1,7 @@
 """The momentum step follows FedAvgM."""
 
 import torch
+
 from confrere_server.steps.momentum import Config, momentum
 
 

@@ -1,6 +1,7 @@
 """The plain step adds."""
 
 import torch
+
 from confrere_common.weights import subtract
 from confrere_server.steps.plain import Config, plain
 

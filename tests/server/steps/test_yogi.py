@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from confrere_server.steps import adam as adam_file
 from confrere_server.steps.yogi import Config, yogi
 

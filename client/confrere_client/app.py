@@ -1,0 +1,37 @@
+"""The site as Flower sees it: a ClientApp that says its name and answers tasks."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from confrere_client.work import Desk, answer
+from confrere_common.errors import ExchangeError
+from confrere_common.exchange import Refusal
+from confrere_common.wire import answer_records, read_task
+
+FindDesk: TypeAlias = Callable[[Context], Desk]
+"""Flower's context of a node -> what the site works with."""
+
+
+def client_app(find_desk: FindDesk) -> ClientApp:
+    """Return the app that a simulation, or a hospital's daemon, runs."""
+    app = ClientApp()
+
+    @app.query()
+    def name(message: Message, context: Context) -> Message:
+        said = ConfigRecord({"site": find_desk(context).site})
+        return Message(content=RecordDict({"name": said}), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        desk = find_desk(context)
+        try:
+            task = read_task(message.content)
+        except ExchangeError as fault:
+            given = Refusal(site=desk.site, round=0, reason=str(fault))
+            return Message(content=answer_records(given), reply_to=message)
+        return Message(content=answer_records(answer(task, desk)), reply_to=message)
+
+    return app

@@ -1,0 +1,146 @@
+"""Flower's own simulation engine with Ray: the very apps of a deployment, on many cores or GPUs."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.data.catalog import catalog_of
+from confrere_client.data.images import Images
+from confrere_client.data.subset import Subset
+from confrere_client.state import Keepsake
+from confrere_client.work import Desk
+from confrere_common.errors import ConfigError
+from confrere_deploy.engine import Job
+from confrere_deploy.engines.inline import site_folder, trainer_for
+from confrere_server.rounds import Study, run_rounds
+from confrere_server.store import ServerState
+
+ROWS = "rows.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What a worker process needs to open a site's desk: small, and shipped with every message."""
+
+    pixels: Path
+    folder: Path
+    names: tuple[str, ...]
+    digest: str
+    keep: int
+
+
+def ray(job: Job) -> ServerState:
+    """Carry the job's remaining rounds over Flower and Ray."""
+    simulation = _flower()
+    parcel = _pack(job)
+    found: list[ServerState] = []
+    faults: list[BaseException] = []
+
+    # Imported here, as Flower is: only this engine pays for loading them.
+    from confrere_client.app import client_app  # noqa: PLC0415
+    from confrere_server.app import ask_over, name_nodes, server_app  # noqa: PLC0415
+
+    def main(grid: Any) -> None:
+        try:
+            ask = ask_over(grid, name_nodes(grid, expected=len(job.sites)))
+            study = Study(
+                run=job.run,
+                text=job.text,
+                seed=job.seed,
+                sites=tuple(job.sites),
+                ask=ask,
+                save=job.save,
+                observe=job.observe,
+            )
+            found.append(run_rounds(study, job.start()))
+        except BaseException as fault:  # noqa: BLE001  it is raised again below, whole
+            faults.append(fault)
+
+    resources = {"num_cpus": int(job.resources.get("num_cpus", 1))}
+    resources["num_gpus"] = job.resources.get("num_gpus", 0.0)  # type: ignore[assignment]
+    with _quiet():
+        simulation(
+            server_app=server_app(main),
+            client_app=client_app(partial(find_desk, parcel)),
+            num_supernodes=len(job.sites),
+            backend_config={"client_resources": resources, "init_args": {"include_dashboard": False}},
+        )
+    if faults:
+        raise faults[0]
+    return found[0]
+
+
+def find_desk(parcel: Parcel, context: Any) -> Desk:
+    """Return the desk of the site that a Flower node stands for."""
+    site = parcel.names[int(context.node_config["partition-id"])]
+    images, rows = _open(parcel.pixels, parcel.folder / ROWS)
+    return Desk(
+        site=site,
+        images=Subset(images, rows[parcel.names.index(site)]),
+        keepsake=Keepsake(
+            folder=site_folder(parcel.folder, site), digest=parcel.digest, keep=parcel.keep
+        ),
+        trainer=trainer_for,
+    )
+
+
+@lru_cache(maxsize=1)
+def _open(pixels: Path, rows: Path) -> tuple[Images, list[NDArray[np.int64]]]:
+    mapped = np.load(pixels, mmap_mode="r")
+    images = Images(pixels=mapped, catalog=catalog_of([]), skipped=(), digest="")
+    with np.load(rows, allow_pickle=False) as kept:
+        return images, [kept[f"site_{number}"] for number in range(len(kept.files))]
+
+
+def _pack(job: Job) -> Parcel:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    rows: Mapping[str, NDArray[np.int64]] = {
+        f"site_{number}": rows for number, rows in enumerate(job.sites.values())
+    }
+    np.savez(job.folder / ROWS, **rows)  # type: ignore[arg-type]
+    return Parcel(
+        pixels=Path(job.images.pixels.filename).resolve(),  # type: ignore[attr-defined]
+        folder=job.folder.resolve(),
+        names=tuple(job.sites),
+        digest=job.digest,
+        keep=job.run.federation.keep_checkpoints + 1,
+    )
+
+
+def _flower() -> Callable[..., None]:
+    """Return Flower's entry to simulation, its telemetry off; ConfigError without Ray."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray as _  # noqa: F401, PLC0415
+    except ImportError:
+        raise ConfigError(
+            ["--engine ray needs Ray: pip install 'confrere[ray]', or use --engine inline."]
+        ) from None
+    from flwr.simulation import run_simulation  # noqa: PLC0415
+
+    return run_simulation
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Flower logs below an error, its notice on ``run_simulation`` among it."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

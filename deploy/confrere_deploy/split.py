@@ -1,0 +1,62 @@
+"""The contract of a split: how the patients of one catalog are spread over simulated sites.
+
+A split is a function ``(catalog, config, generator) -> {site: rows of the catalog}``. Every image
+is at exactly one site, no patient at two, no site is empty, and the same generator gives the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+import confrere_deploy.splits
+from confrere_client.data.catalog import Catalog
+from confrere_common.errors import ConfigError
+from confrere_common.family import Family
+
+Rows: TypeAlias = NDArray[np.int64]
+Split: TypeAlias = Callable[[Catalog, Any, np.random.Generator], dict[str, Rows]]
+
+SPLITS: Family[Split] = Family("split", confrere_deploy.splits)
+
+
+def require_patients(catalog: Catalog, sites: int, each: int = 1) -> None:
+    """Raise ConfigError unless the catalog has patients for every site."""
+    if catalog.patient_count < sites * each:
+        raise ConfigError(
+            [
+                f"data.split asks for {sites} sites of at least {each} patients, but only "
+                f"{catalog.patient_count} patients are left to train on: ask for at most "
+                f"{catalog.patient_count // each} sites, or bring more patients."
+            ]
+        )
+
+
+def by_patient(catalog: Catalog, groups: Sequence[NDArray[np.int64]]) -> dict[str, Rows]:
+    """Return site -> rows, the sites numbered in the order of their groups of patients."""
+    digits = len(str(len(groups)))
+    return {
+        f"site-{number:0{digits}d}": np.flatnonzero(np.isin(catalog.patients, patients))
+        for number, patients in enumerate(groups, start=1)
+    }
+
+
+def patient_labels(catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return patients, and the label that most images of each have (the lower one if they tie)."""
+    patients, owner_N = np.unique(catalog.patients, return_inverse=True)
+    votes = np.zeros((len(patients), len(catalog.classes) + 1), np.int64)
+    np.add.at(votes, (owner_N, catalog.labels), 1)
+    # An unlabelled image votes in the last column (-1), and counts where nothing else is known.
+    known = votes[:, :-1].any(axis=1)
+    labels = votes[:, :-1].argmax(axis=1) if len(catalog.classes) else np.zeros_like(patients)
+    return patients, np.where(known, labels, -1)
+
+
+def shared_out(
+    items: NDArray[np.int64], shares: NDArray[np.float64], least: int = 0
+) -> list[NDArray[np.int64]]:
+    """Cut *items* in pieces in proportion to *shares*, each of at least *least* items."""
+    spare = len(items) - least * len(shares)
+    ends = np.rint(np.cumsum(shares) / shares.sum() * spare).astype(np.int64)
+    return np.split(items, ends[:-1] + least * np.arange(1, len(shares)))
