@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.model_selection import GroupKFold
 
 from confrere_client.intervals import Measure

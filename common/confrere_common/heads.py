@@ -83,7 +83,7 @@ def calibrate(encoder: Encoder, *heads: nn.Sequential) -> None:
     there with statistics of real images; here of noise, so that no patient is involved).
     """
     images_BCZYX = noise(encoder.channels, encoder.size)
-    values_BF = torch.cat([encoder(part_BCZYX) for part_BCZYX in images_BCZYX.split(8)])
+    values_BF = torch.cat([encoder(part_BCZYX) for part_BCZYX in torch.split(images_BCZYX, 8)])
     for layer in (layer for head in heads for layer in head):
         if isinstance(layer, Scaled):
             layer.calibrate(values_BF)
@@ -96,9 +96,9 @@ def noise(channels: int, size: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     mode = "trilinear" if len(size) == 3 else "bilinear"
     octaves = [2**octave for octave in range(max(size).bit_length())]
-    drawn = (
-        torch.randn(count, channels, *(min(cells, side) for side in size), generator=generator)
-        for cells in octaves
-    )
-    layers = torch.stack([interpolate(coarse_BCZYX, size, mode=mode) for coarse_BCZYX in drawn])
-    return layers.sum(0) / len(octaves) ** 0.5
+    images_BCZYX = torch.zeros(count, channels, *size)
+    for octave in octaves:
+        grid = (min(octave, side) for side in size)
+        coarse_BCZYX = torch.randn(count, channels, *grid, generator=generator)
+        images_BCZYX += interpolate(coarse_BCZYX, size, mode=mode)
+    return images_BCZYX.div_(len(octaves) ** 0.5)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -143,16 +144,20 @@ def default_out(name: str, *, resume: bool) -> Path:
 def main() -> None:
     """Run the command line; a fault is one message and exit code 2, an interruption 130."""
     start_logging()
+    errors = Console(stderr=True)
     try:
-        app()
+        # Standalone, click would turn an interruption into "Aborted!" and say nothing of --resume.
+        code = app(standalone_mode=False)
+    except click.ClickException as fault:
+        fault.show()
+        raise SystemExit(fault.exit_code) from None
     except ConfrereError as fault:
-        Console(stderr=True).print(str(fault), style="red", markup=False, soft_wrap=True)
+        errors.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "stopped. Every finished round is saved: the same command with --resume goes on."
-        )
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("stopped. Every finished round is saved: add --resume (and --out) to go on.")
         raise SystemExit(130) from None
+    raise SystemExit(code or 0)
 
 
 def _list(family: Family[Any]) -> None:

@@ -4,9 +4,9 @@
 
 Prints two tables and writes ``results/aggregate.json`` (``--quick`` writes nothing).
 
-Time: of the processor, one thread, since other work may share it; the median of rounds in which
-the candidates take turns; replies are taken in turn
-from a few distinct buffers that together pass the processor's caches. ``axpy`` is K plain in-place
+Time: processor time of one thread, since other work may share the machine; the median of rounds in
+which the candidates take turns. Replies come in turn from a few distinct buffers that together
+exceed the processor's caches. ``axpy`` is K plain in-place
 ``add_(alpha=)`` into accumulators that already exist; ``axpy+new`` has to make them, as any
 function that returns a result must: the system has to hand it every page of it.
 
@@ -280,7 +280,7 @@ def main() -> None:
         return
     models = ("resnet18",) if asked.quick else tuple(MODELS)
     counts = COUNTS[:2] if asked.quick else COUNTS
-    print("one thread; seconds to join K updates; replies alias a few distinct buffers:")
+    print("one thread; processor seconds to join K updates that alias a few distinct buffers:")
     for model in models:
         print(f"  {model}: {model_bytes(model) / 4e6:.1f} M parameters, {MODELS[model][1]} buffers")
     print("model        K      mean      axpy  ratio  axpy+new  ratio    Flower (over mean)")

@@ -3,15 +3,16 @@
     python tests/benchmarks/cache.py [--repeats 15] [--quick]
 
 Prints a table and writes ``results/cache.json`` (``--quick`` writes nothing). One torch thread; the
-page cache is warm; the variants take turns inside every repeat, and a ratio is the median of the
-ratios of one repeat, so a loaded machine blurs it but does not bend it.
+page cache is warm; the variants take turns inside every repeat. ``ratio`` is the median of the
+ratios of one repeat; ``best`` compares the fastest repeat of each, which is what a quiet machine
+would show: other people's work on the machine slows the larger reads of the two more.
 
 A batch is drawn at random from the mapped file, and from the same pixels as a uint8 tensor in
 memory by ``index_select``. A crop is a random box of a random volume: ours reads that box alone;
 MONAI's PersistentDataset keeps each volume as a tensor on disk, reads it whole, and crops. It gets
 the volumes as int16, and both crops must have as many bytes: given uint16, MONAI widens to int32,
-which doubles what it reads and makes it look 6 times slower than it is. ``bare`` is without its
-tracking of metadata.
+which doubles what it reads and makes it look several times slower than it is. ``bare`` is without
+its tracking of metadata.
 """
 
 import argparse
@@ -62,9 +63,16 @@ def take_turns(variants: Mapping[str, Work], repeats: int, calls: int) -> dict[s
     return seconds
 
 
-def faster(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> float:
-    """Return how many times the throughput of *theirs* we reach."""
-    return median(b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True))
+def compared(seconds: Mapping[str, list[float]], other: str) -> dict[str, float]:
+    """Return the times of the cache and of *other*, and how many times its throughput we reach."""
+    return {
+        "cache_ms": 1e3 * median(seconds["cache"]),
+        "other_ms": 1e3 * median(seconds[other]),
+        "throughput_ratio": median(
+            b / a for a, b in zip(seconds["cache"], seconds[other], strict=True)
+        ),
+        "best_ratio": min(seconds[other]) / min(seconds["cache"]),
+    }
 
 
 def cached(folder: Path, pixels: np.ndarray, dims: int) -> Images:
@@ -101,12 +109,9 @@ def batches(
         )
     return {
         "what": f"{batch} of {count} images {channels}x{px}x{px} uint8",
-        "cache_ms": 1e3 * median(seconds["cache"]),
         "other": "uint8 tensor in memory, index_select",
-        "other_ms": 1e3 * median(seconds["memory"]),
-        "throughput_ratio": faster(seconds, "cache", "memory"),
         "target": BATCH_TARGET,
-    }
+    } | compared(seconds, "memory")
 
 
 def crops(
@@ -145,28 +150,30 @@ def crops(
         seconds = take_turns(
             {"cache": ours, "monai": lambda: theirs(True), "bare": lambda: theirs(False)},
             repeats,
-            calls=5,
+            calls=20,
         )
     return [
         {
             "what": f"crop {size}^3 of {side}^3, 16 bits",
-            "cache_ms": 1e3 * median(seconds["cache"]),
             "other": f"MONAI PersistentDataset{extra}",
-            "other_ms": 1e3 * median(seconds[name]),
-            "throughput_ratio": faster(seconds, "cache", name),
             "target": CROP_TARGET,
         }
+        | compared(seconds, name)
         for name, extra in (("monai", ""), ("bare", ", bare"))
     ]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    print(f"{'what':<44}{'cache ms':>10}{'other ms':>10}{'ratio':>8}{'target':>8}  other")
+    print(
+        f"{'what':<44}{'cache ms':>10}{'other ms':>10}{'ratio':>8}{'best':>8}{'target':>8}  other"
+    )
     for row in rows:
-        verdict = "" if row["throughput_ratio"] >= row["target"] else "  MISSED"
+        reached = min(row["throughput_ratio"], row["best_ratio"])
+        verdict = "" if reached >= row["target"] else "  MISSED"
         print(
             f"{row['what']:<44}{row['cache_ms']:>10.3f}{row['other_ms']:>10.3f}"
-            f"{row['throughput_ratio']:>8.2f}{row['target']:>8.1f}  {row['other']}{verdict}"
+            f"{row['throughput_ratio']:>8.2f}{row['best_ratio']:>8.2f}{row['target']:>8.1f}"
+            f"  {row['other']}{verdict}"
         )
 
 

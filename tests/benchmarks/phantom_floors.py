@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ def supervised(data: tuple[Part, Part, Part], seed: int, steps: int) -> float:
         logits = network(view(train.images[index_B]) - 0.5)
         return functional.cross_entropy(logits, labels_B[index_B])
 
-    fit(network, steps, len(labels_B), loss_of)
+    fit(network, 2 * steps, len(labels_B), loss_of)  # as many views as SimCLR sees
     chances = embedder(nn.Sequential(network, nn.Softmax(1)))
     return auc(test.labels, chances(test.images))
 
@@ -176,7 +177,7 @@ def simclr(data: tuple[Part, Part, Part], seed: int, steps: int) -> Encoder:
     return encoder
 
 
-def measure(modality: str, seed: int, steps: int) -> dict[str, float]:
+def measure(modality: str, seed: int, steps: int, *, pretrain: bool) -> dict[str, float]:
     """Return the AUC of each kind of feature on one phantom."""
     start = time.perf_counter()
     data = parts(modality, seed)
@@ -189,10 +190,11 @@ def measure(modality: str, seed: int, steps: int) -> dict[str, float]:
         "random": linear_auc(random, data),
         "random tells sites": linear_auc(random, data, "sites"),
     }
-    if steps:
+    if steps and pretrain:
         trained = embedder(simclr(data, seed, steps))
         found["simclr"] = linear_auc(trained, data)
         found["simclr tells sites"] = linear_auc(trained, data, "sites")
+    if steps:
         found["supervised"] = supervised(data, seed, steps)
     return {**found, "draw_s": drawn, "wall_s": time.perf_counter() - start}
 
@@ -202,24 +204,44 @@ def main() -> None:
     parser.add_argument("--modality", nargs="+", default=list(MODALITIES), choices=MODALITIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300, help="of training; 0 trains nothing")
+    parser.add_argument("--pretrain", action=argparse.BooleanOptionalAction, default=True)
     chosen = parser.parse_args()
-    kept = json.loads(RESULTS.read_text())["modalities"] if RESULTS.exists() else {}
     for modality in chosen.modality:
-        rows = [measure(modality, seed, chosen.steps) for seed in range(chosen.seeds)]
-        kept[modality] = {
-            name: {
-                "mean": round(float(np.mean([row[name] for row in rows])), 3),
-                "sd": round(float(np.std([row[name] for row in rows])), 3),
-                "n": len(rows),
-            }
-            for name in rows[0]
-        }
-        line = "  ".join(f"{name} {was['mean']:.3f}" for name, was in kept[modality].items())
+        rows = [
+            measure(modality, seed, chosen.steps, pretrain=chosen.pretrain)
+            for seed in range(chosen.seeds)
+        ]
+        summary = summarised(rows, chosen.steps)
+        line = "  ".join(f"{name} {was['mean']:.3f}" for name, was in summary["measured"].items())
         print(f"{modality:11} {line}", flush=True)
-    about = {"steps": chosen.steps, "batch": BATCH, "date": time.strftime("%Y-%m-%d")}
-    machine = {"machine": platform.machine(), "torch": torch.__version__}
+        keep(modality, summary)
+
+
+def summarised(rows: list[dict[str, float]], steps: int) -> dict[str, Any]:
+    """Return mean and standard deviation over phantoms, and how they were come by."""
+    measured = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {
+        "measured": {
+            name: {
+                "mean": round(float(of.mean()), 3),
+                "sd": round(float(of.std()), 3),
+                "n": len(of),
+            }
+            for name, of in measured.items()
+        },
+        "steps": steps,
+        "batch": BATCH,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "torch": torch.__version__,
+    }
+
+
+def keep(modality: str, summary: dict[str, Any]) -> None:
+    """Write the results of one modality beside those of the others."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**about, **machine, "modalities": kept}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({**kept, modality: summary}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

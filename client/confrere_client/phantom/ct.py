@@ -72,7 +72,7 @@ def _lesion(
     where = np.argwhere(liver > 0.9)
     centre_D = (where[int(rng.integers(len(where)))] + 0.5) * (2 / canvas.px) - 1
     rough, cells = (0.3, 10) if finding == "tumour" else (0.05, 4)
-    distance = blob(rng, canvas, centre_D, canvas.zoom * rng.uniform(0.18, 0.30), rough, cells)
+    distance = blob(rng, canvas, centre_D, canvas.zoom * rng.uniform(0.22, 0.34), rough, cells)
     cover = inside(distance, 0.25) * liver
     level = _inner(rng, canvas, finding, distance)
     return np.asarray(scan + cover * (level - scan), np.float32), (distance < 1) & (liver > 0.5)
@@ -80,10 +80,10 @@ def _lesion(
 
 def _inner(rng: np.random.Generator, canvas: Canvas, finding: str, distance: Field) -> Field:
     """Return the density within: even, ringed, or patchy."""
-    mean = 0.44 + rng.normal(0, 0.05)
+    mean = 0.40 + rng.normal(0, 0.04)
     if finding == "cyst":
         return np.full_like(distance, mean)
     if finding == "abscess":
         rim = np.exp(-(((distance - 0.85) / 0.2) ** 2))
-        return np.asarray(mean - 0.14 + 0.34 * rim, np.float32)
-    return np.asarray(mean + 0.15 * smooth_field(rng, canvas, 14), np.float32)
+        return np.asarray(mean - 0.10 + 0.34 * rim, np.float32)
+    return np.asarray(mean + 0.05 + 0.17 * smooth_field(rng, canvas, 14), np.float32)

@@ -75,15 +75,16 @@ def _opacity(
         return flat, flat > 1
     make = {"consolidation": _consolidation, "nodules": _nodules, "fibrosis": _fibrosis}[finding]
     zone = _zone(rng, canvas, lung_YX > 0.9)
+    if finding == "nodules":
+        zone = np.where(lung_YX > 0.9, zone, np.inf)  # each of them lies in the lung
     opacity, ill = make(rng, canvas, zone)
     return opacity * rng.uniform(0.8, 1.25), ill
 
 
 def _zone(rng: np.random.Generator, canvas: Canvas, lung_YX: NDArray[np.bool_]) -> Field:
     """Return the distance from a random place in a lung; it is below 1 within the zone."""
-    return blob(
-        rng, canvas, _somewhere(rng, canvas, lung_YX, 1)[0], rng.uniform(0.32, 0.45), 0.18, 5
-    )
+    centre_D = _somewhere(rng, canvas, lung_YX, 1)[0]
+    return blob(rng, canvas, centre_D, rng.uniform(0.32, 0.45), 0.18, 5)
 
 
 def _somewhere(
@@ -104,12 +105,10 @@ def _consolidation(
 def _nodules(
     rng: np.random.Generator, canvas: Canvas, zone: Field
 ) -> tuple[Field, NDArray[np.bool_]]:
-    where = np.argwhere(zone < 1)
     count = int(rng.integers(7, 12))
-    centre_ND = (where[rng.integers(0, len(where), count)] + 0.5) * (2 / canvas.px) - 1
     none = np.zeros(count)
     spots = Spots(
-        centre=centre_ND,
+        centre=_somewhere(rng, canvas, zone < 1, count),
         size=rng.uniform(0.06, 0.10, count),
         aspect=1 + none,
         angle=none,

@@ -86,7 +86,9 @@ def _no_path() -> Pixels:
 def _distinct(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return each row once; DataError when one image is told of in two ways."""
     unique = list({tuple(row.items()): row for row in rows}.values())
-    torn = sum(count > 1 for count in Counter(row["path"] for row in unique).values())
+    torn = sum(
+        count > 1 for count in Counter(row["path"] for row in unique if row["path"]).values()
+    )
     if torn:
         raise DataError(
             f"{torn} images stand in the catalog more than once with different patient, site, "

@@ -154,8 +154,9 @@ def test_shift_moves_the_pictures_of_sites_apart() -> None:
 
 
 @ALL
-def test_truth_agrees_with_the_label(modality: ModalityName) -> None:
-    source = phantom(modality=modality)
+@pytest.mark.parametrize("image_px", [16, 40])
+def test_truth_agrees_with_the_label(modality: ModalityName, image_px: int) -> None:
+    source = phantom(modality=modality, image_px=image_px, seed=3)
     for index, record in enumerate(source.records()):
         truth = source.truth(index)
 

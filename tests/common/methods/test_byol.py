@@ -64,6 +64,23 @@ def test_loss_is_0_for_exact_foresight_and_8_for_its_opposite(sign: float, loss:
     torch.testing.assert_close(byol.losses(view, view), torch.full((3,), loss))
 
 
+def test_images_start_apart_although_an_untrained_encoder_sees_them_nearly_alike() -> None:
+    byol = build()
+    images = torch.randn(32, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    seen = byol.encoder(images)
+    projected = byol.projector(seen)
+
+    assert _likeness(seen) > 0.8
+    assert _likeness(projected) < 0.3
+
+
+def _likeness(features_BF: Tensor) -> float:
+    """The mean cosine between different images."""
+    unit_BF = normalize(features_BF)
+    return float((unit_BF @ unit_BF.T).triu(1).sum().detach()) * 2 / (32 * 31)
+
+
 def test_no_gradient_reaches_the_teacher() -> None:
     byol = build()
 

@@ -44,7 +44,7 @@ def test_loss_is_0_for_exact_foresight_and_4_for_its_opposite(sign: float, loss:
 def test_what_is_foretold_gets_no_gradient() -> None:
     simsiam = build()
     torch.nn.init.zeros_(simsiam.predictor[0].weight)
-    torch.nn.init.ones_(simsiam.predictor[1].bias)
+    torch.nn.init.ones_(simsiam.predictor[1].offset)
 
     simsiam.losses(torch.randn(2, 1, 16, 16), torch.randn(2, 1, 16, 16)).sum().backward()
 
