@@ -18,7 +18,7 @@ def choose_device(wanted: str) -> torch.device:
         raise ConfigError([f"train.device is '{wanted}': use auto, cpu, cuda or cuda:N."]) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ConfigError([f"train.device is '{wanted}', but {found} CUDA devices are visible here."])
+        raise ConfigError([f"train.device is '{wanted}'; {found} CUDA devices are visible here."])
     return device
 
 

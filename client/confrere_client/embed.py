@@ -87,8 +87,8 @@ def load(path: str | Path, *, device: str = "auto") -> Embedder:
 def write_features(path: Path, files: Sequence[Path], found: NDArray[np.float32]) -> None:
     """Write a Parquet file with one row an image: ``path`` and ``features`` (a list of F)."""
     # Imported here: only this needs it, and it takes long to load.
-    import pyarrow as arrow  # noqa: PLC0415
-    from pyarrow import parquet  # noqa: PLC0415
+    import pyarrow as arrow
+    from pyarrow import parquet
 
     values = arrow.array(found.reshape(-1))
     column = arrow.FixedSizeListArray.from_arrays(values, found.shape[1])

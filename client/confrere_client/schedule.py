@@ -27,7 +27,7 @@ def steps_in_round(train: Train, images: int) -> int:
 
 
 def draws(site: str, *, seed: int, round: int) -> tuple[np.random.Generator, torch.Generator]:
-    """Return generators that depend on nothing but seed, site and round: so a round can be redone."""
+    """Return generators that depend on seed, site and round alone: so a round can be redone."""
     words = np.random.SeedSequence([seed, round, zlib.crc32(site.encode())]).generate_state(4)
     torch_seed = int(words[2]) << 31 | int(words[3]) >> 1
     return np.random.default_rng(words[:2]), torch.Generator().manual_seed(torch_seed)
@@ -36,7 +36,7 @@ def draws(site: str, *, seed: int, round: int) -> tuple[np.random.Generator, tor
 def batches(
     images: int, batch: int, steps: int, generator: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield *steps* batches of positions: pass after pass in random order, none twice in a batch."""
+    """Yield *steps* batches of positions: pass after pass at random, none twice in a batch."""
     size = min(batch, images)
     order = np.empty(0, dtype=np.int64)
     for _ in range(steps):

@@ -14,7 +14,7 @@ from confrere_common.errors import ConfrereError
 from confrere_common.family import Family, Named
 
 
-class UnreadableImage(ConfrereError):
+class UnreadableImage(ConfrereError):  # noqa: N818  (it is no error of the run)
     """One image cannot be decoded; it is skipped, counted and listed in the local report."""
 
 

@@ -52,5 +52,3 @@ class Keepsake:
             log.warning("a site's own state was set aside: %s", fault)
             return None
         return found.parts["state"] if found.digest == self.digest else None
-
-

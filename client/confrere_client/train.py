@@ -26,7 +26,7 @@ from confrere_common.model import (
     local_weights,
     shared_weights,
 )
-from confrere_common.weights import Weights
+from confrere_common.weights import Weights, finite
 
 LocalState = Mapping[str, Tensor]
 """What a site keeps between rounds: ``local/<name>`` and ``optimizer/<name>.<slot>``."""
@@ -98,8 +98,10 @@ class Trainer:
         seen = steps * min(self.run.train.batch, len(images))
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         metrics |= self._health(images, generator)
-        kept = self._keep(optimizer)
-        return Trained(weights=shared_weights(self.model), state=kept, metrics=metrics)
+        trained, kept = shared_weights(self.model), self._keep(optimizer)
+        if not (finite(trained) and finite(kept)):  # the loss was sound, its last step was not
+            raise self._lost("the weights were no longer numbers", steps, steps)
+        return Trained(weights=trained, state=kept, metrics=metrics)
 
     def _start(self, weights: Weights, state: LocalState) -> torch.optim.AdamW:
         load_weights(self.model, weights)
@@ -146,12 +148,15 @@ class Trainer:
     def _report(self, total: Tensor, done: int, steps: int, watch: Watch | None) -> None:
         mean = float(total) / done
         if not np.isfinite(mean):
-            raise TrainingError(
-                f"the loss was no longer a number at step {done} of {steps}. Lower train.lr "
-                f"(now {self.run.train.lr:g}), or set train.clip_norm."
-            )
+            raise self._lost("the loss was no longer a number", done, steps)
         if watch is not None:
             watch(done, steps, mean)
+
+    def _lost(self, what: str, step: int, steps: int) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {step} of {steps}. Lower train.lr "
+            f"(now {self.run.train.lr:g}), or set train.clip_norm."
+        )
 
     @torch.no_grad()
     def _health(self, images: Pixels, generator: torch.Generator) -> dict[str, float]:

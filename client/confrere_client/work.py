@@ -45,7 +45,7 @@ def answer(task: Task, desk: Desk) -> Answer:
     try:
         return _train(task, desk)
     except ConfrereError as fault:
-        log.warning("round %d refused: %s", task.round, fault)
+        log.warning("round %d refused: %s", task.round, reason(fault))
         return Refusal(site=desk.site, round=task.round, reason=reason(fault))
     except Exception as fault:  # the boundary: see the guarantee
         log.exception("round %d failed", task.round, exc_info=_without_text(fault))

@@ -1,1 +1,1 @@
-"""What the two sides share: contracts, encoders, methods, values on the wire. It opens no image and no socket."""
+"""What both sides share: contracts, encoders, methods, values. It opens no image, no socket."""

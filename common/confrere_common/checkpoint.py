@@ -1,7 +1,7 @@
 """A checkpoint: tensors as safetensors beside a manifest that proves them whole.
 
 A folder ``round-0004`` holds ``<part>.safetensors`` files and ``manifest.json`` with the SHA-256 of
-each, the run's digest, the round, and whatever small values the writer adds.
+each and of itself, the run's digest, the round, and whatever small values the writer adds.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from torch import Tensor
 from confrere_common.errors import CheckpointError
 from confrere_common.storage import atomic_folder, remove_folder
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a folder of another version is not read."""
 
 
@@ -42,9 +42,7 @@ def folder_of(root: Path, round: int) -> Path:
     return root / f"round-{round:04d}"
 
 
-def save_checkpoint(
-    root: Path, checkpoint: Checkpoint, *, keep: int, durable: bool = True
-) -> None:
+def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int, durable: bool = True) -> None:
     """Write the checkpoint atomically and drop all but the newest *keep*.
 
     A *durable* one survives a power cut; without, only the death of the process.
@@ -59,7 +57,7 @@ def save_checkpoint(
         "sha256": {name: _sha256(content) for name, content in contents.items()},
         "values": checkpoint.values,
     }
-    contents["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    contents["manifest.json"] = _sealed(manifest)
 
     def fill(folder: Path) -> None:
         for name, content in contents.items():
@@ -70,8 +68,9 @@ def save_checkpoint(
     except OSError as fault:
         size = sum(len(content) for content in contents.values())
         raise CheckpointError(
-            f"round {checkpoint.round} could not be saved ({size / 2**20:.1f} MiB): {fault.strerror}. "
-            "The rounds saved before it are untouched; free some space and use --resume."
+            f"round {checkpoint.round} could not be saved ({size / 2**20:.1f} MiB): "
+            f"{fault.strerror}. The rounds saved before it are untouched; free some space and use "
+            "--resume."
         ) from fault
     prune(root, keep=keep)
 
@@ -79,9 +78,7 @@ def save_checkpoint(
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint; CheckpointError if anything in it is missing, cut short or altered."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(f"{folder.name} has format {manifest['format']}, not {FORMAT}")
+        manifest = _unsealed((folder / "manifest.json").read_bytes(), folder.name)
         parts = {}
         for name, digest in manifest["sha256"].items():
             content = (folder / name).read_bytes()
@@ -100,7 +97,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def saved_rounds(root: Path) -> list[Path]:
     """List the checkpoints under *root*, newest first; what is half written is not among them."""
-    return sorted(root.glob("round-*"), key=lambda path: (len(path.name), path.name), reverse=True)
+    # A copy that someone laid beside them ("round-0004.bak") is theirs: neither read nor dropped.
+    found = [path for path in root.glob("round-*") if path.name[len("round-") :].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[len("round-") :]), reverse=True)
 
 
 def prune(root: Path, *, keep: int) -> None:
@@ -114,6 +113,21 @@ def prune(root: Path, *, keep: int) -> None:
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous copies on the CPU that share no memory, as safetensors demands."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    seal = _sha256(json.dumps(manifest).encode())
+    return json.dumps({**manifest, "seal": seal}, indent=1).encode()
+
+
+def _unsealed(content: bytes, name: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(content)
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{name} has format {manifest['format']}, not {FORMAT}")
+    seal = manifest.pop("seal")
+    if _sha256(json.dumps(manifest).encode()) != seal:
+        raise CheckpointError(f"{name}/manifest.json was altered")
+    return manifest
 
 
 def _sha256(content: bytes) -> str:

@@ -3,9 +3,9 @@
 The string under a field is its documentation; ``confrere check --explain`` prints it.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from confrere_common.augment.presets import Augmentation
 from confrere_common.family import Named
@@ -28,6 +28,14 @@ Choice = Annotated[Named, BeforeValidator(_named)]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator takes, and the wire carries."""
+
+
+def _differing(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("one is repeated: each must be another")
+    return seeds
 
 
 @section
@@ -35,7 +43,7 @@ class Data:
     """Which images, and how they are spread over sites in a simulation."""
 
     source: Choice
-    """Where the images come from: a source's name with its knobs (phantom, npz, catalog, folder)."""
+    """Where the images come from: a source and its knobs (phantom, npz, catalog, folder)."""
 
     image_px: Annotated[int, Field(ge=8, le=4096)] = 64
     """Longer side of every image in pixels (voxels in 3-D): resized once, with the aspect kept."""
@@ -55,7 +63,7 @@ class Data:
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the remaining patients on which the probe chooses its regularisation."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the test split and of the spread over sites: the same in every repetition."""
 
 
@@ -102,11 +110,13 @@ class Train:
     compile: bool = False
     """Whether torch.compile rewrites the network; it pays on long runs on a GPU only."""
 
-    @model_validator(mode="after")
-    def _one_measure(self) -> Self:
-        if self.steps_per_round is not None and self.epochs_per_round is not None:
+    # On the field and not on the section: it is then told beside every other fault.
+    @field_validator("epochs_per_round")
+    @classmethod
+    def _one_measure(cls, epochs: float | None, others: ValidationInfo) -> float | None:
+        if epochs is not None and others.data.get("steps_per_round") is not None:
             raise ValueError("give steps_per_round or epochs_per_round, not both")
-        return self
+        return epochs
 
 
 @section
@@ -142,7 +152,7 @@ class Run:
     stage: Literal["pretrain"] = "pretrain"
     """What is trained: an encoder, without labels."""
 
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_differing)] = (0,)
     """One repetition of the whole run for each seed; figures are given with intervals over them."""
 
     data: Data
@@ -166,9 +176,3 @@ class Run:
     floors: Literal["none", "cheap", "all"] = "cheap"
     """What stands beside the result: cheap = raw pixels and the untrained encoder; all = also each
     site alone and all images in one place."""
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} repeat one: each must be another")
-        return self

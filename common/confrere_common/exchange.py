@@ -1,4 +1,4 @@
-"""What a server asks and what a site answers, as values; ``wire`` turns them into Flower records."""
+"""What a server asks and what a site answers, as values; ``wire`` makes Flower records of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,4 +52,4 @@ class Refusal:
 Answer: TypeAlias = Update | Refusal
 
 Ask: TypeAlias = Callable[[Sequence[str], Task], Iterable[Answer]]
-"""Bring *task* to the named sites and yield what they answer, as it comes: Flower, or a plain call."""
+"""Bring *task* to the sites and yield what they answer, as it comes: Flower, or a plain call."""

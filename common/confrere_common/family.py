@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from confrere_common.errors import ConfigError, unknown
-from confrere_common.section import section
+from confrere_common.section import section, section_fields
 
 T = TypeVar("T")
 
@@ -63,18 +63,21 @@ class Family(Generic[T]):
     def config(self, name: str) -> type:
         """Return the section that holds the knobs of *name*."""
         member = self.member(name)
-        found = getattr(member, "Config", None) or getattr(self._module(name), "Config", NoKnobs)
-        return found  # type: ignore[no-any-return]
+        found: Any = getattr(member, "Config", None)
+        beside: type = getattr(self._module(name), "Config", NoKnobs)
+        return found or beside
 
     def configure(self, named: Named) -> Any:
         """Return the validated knobs of *named*; ConfigError lists every fault in them."""
         try:
             return TypeAdapter(self.config(named.name)).validate_python(dict(named.knobs))
         except ValidationError as fault:
-            raise ConfigError(self._sentences(named.name, fault), f"{self.noun} '{named.name}'") from None
+            raise ConfigError(
+                self._sentences(named.name, fault), f"{self.noun} '{named.name}'"
+            ) from None
 
     def _sentences(self, name: str, fault: ValidationError) -> list[str]:
-        known = [field for field in self.config(name).__dataclass_fields__]
+        known = [field.name for field in section_fields(self.config(name))]
         return [sentence(error, known) for error in fault.errors()]
 
     def _module(self, name: str) -> ModuleType:
@@ -85,9 +88,13 @@ class Family(Generic[T]):
 
 def sentence(error: Mapping[str, Any], known: list[str]) -> str:
     """Return one fault that pydantic found as a sentence: where, the value, the limit."""
-    where = ".".join(str(part) for part in error["loc"])
+    places = [str(part) for part in error["loc"]]
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return unknown("key", where, known)
+        return ": ".join(
+            [*filter(None, [".".join(places[:-1])]), unknown("key", places[-1], known)]
+        )
+    where = ".".join(places)
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{where} is missing: it has no default."
-    return f"{where} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}."
+    said = error["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where or 'the whole'} is {error['input']!r}: {said}."

@@ -79,8 +79,8 @@ def calibrate(encoder: Encoder, *heads: nn.Sequential) -> None:
 
     An untrained encoder gives all images nearly the same features. Without batch statistics to
     take that common part away, methods that only ask views to agree are content with it and
-    collapse; started without it they learn, as https://arxiv.org/abs/2010.10241 shows (section 3.3,
-    there with statistics of real images; here of noise, so that no patient is involved).
+    collapse; BYOL started without it learns (https://arxiv.org/abs/2010.10241, there with
+    statistics of real images; here with those of noise, so that no patient is involved).
     """
     images_BCZYX = noise(encoder.channels, encoder.size)
     values_BF = torch.cat([encoder(part_BCZYX) for part_BCZYX in torch.split(images_BCZYX, 8)])

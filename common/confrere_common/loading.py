@@ -22,13 +22,15 @@ Families = Mapping[str, Family[Any]]
 COMMON_FAMILIES: Families = {"encoder": ENCODERS, "method": METHODS}
 
 
-def read_run(path: Path, overrides: Sequence[str] = (), families: Families = COMMON_FAMILIES) -> Run:
+def read_run(
+    path: Path, overrides: Sequence[str] = (), families: Families = COMMON_FAMILIES
+) -> Run:
     """Load a run's YAML file, change what *overrides* (``a.b=c``) say, and validate everything."""
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = _yaml(path.read_text(encoding="utf-8"))
     except OSError as fault:
         raise ConfigError([f"cannot be read: {fault.strerror}."], str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+    except ValueError as fault:
         raise ConfigError([f"is not YAML: {' '.join(str(fault).split())}"], str(path)) from None
     if not isinstance(plain, dict):
         raise ConfigError(["is not a mapping of sections; see configs/quickstart.yaml."], str(path))
@@ -58,7 +60,10 @@ def override(plain: Mapping[str, Any], text: str) -> dict[str, Any]:
     keys = place.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError([f"--set {text!r} is not of the form a.b=c."])
-    return _put(plain, keys, yaml.safe_load(value))
+    try:
+        return _put(plain, keys, _yaml(value))
+    except ValueError as fault:
+        raise ConfigError([f"--set {text!r}: {' '.join(str(fault).split())}."]) from None
 
 
 def as_dict(run: Run, families: Families = COMMON_FAMILIES) -> dict[str, Any]:
@@ -95,9 +100,19 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, LookupError, RecursionError) as fault:
+        # PyYAML also stumbles over impossible dates and tags: those are ValueErrors already.
+        raise ValueError(str(fault)) from None
+
+
 def _put(plain: Any, keys: Sequence[str], value: Any) -> dict[str, Any]:
     # A choice written as a bare name becomes a mapping when one of its knobs is set.
-    holder = {"name": plain} if isinstance(plain, str) else dict(plain or {})
+    holder = {"name": plain} if isinstance(plain, str) else {} if plain is None else plain
+    if not isinstance(holder, Mapping):
+        raise ValueError(f"what stands before '.{keys[0]}' is {plain!r}, which has no keys")
     inner = _put(holder.get(keys[0]), keys[1:], value) if len(keys) > 1 else value
     return {**holder, keys[0]: inner}
 

@@ -6,7 +6,16 @@ which may hold a path or a name.
 
 import logging
 
-from confrere_common.errors import ConfrereError
+from confrere_common.errors import (
+    CheckpointError,
+    ConfigError,
+    ExchangeError,
+    RoundError,
+    TrainingError,
+)
+
+SAYABLE = (ConfigError, CheckpointError, TrainingError, ExchangeError, RoundError)
+"""Errors whose sentences speak of the run alone; one about data may name a file or a patient."""
 
 
 def start_logging(level: int = logging.WARNING) -> None:
@@ -21,7 +30,7 @@ def start_logging(level: int = logging.WARNING) -> None:
 
 
 def reason(fault: BaseException) -> str:
-    """Return what may be said of *fault* outside the site: our own sentence, or only its type."""
-    if isinstance(fault, ConfrereError):
+    """Return what may be said of *fault* outside the site: a sentence of the run, or its type."""
+    if isinstance(fault, SAYABLE):
         return str(fault)
-    return f"{type(fault).__name__} (the details are in the site's own log)"
+    return f"{type(fault).__name__} (where it arose is in the site's own log)"

@@ -15,7 +15,7 @@ from confrere_common.encoder import Encoder
 from confrere_common.family import Family, Named
 
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
-"""Stored images (uint8 or uint16, BC[Z]YX) -> augmented, normalised float images of the same size."""
+"""Stored images (uint8 or uint16, BC[Z]YX) -> augmented, normalised floats of the same size."""
 
 
 class Method(nn.Module, ABC):
@@ -63,7 +63,7 @@ METHODS: Family[type[Method]] = Family("method", confrere_common.methods)
 
 
 def build_method(named: Named, encoder: Encoder) -> Method:
-    """Return a fresh method around *encoder*; initial weights come from torch's global generator."""
+    """Return a fresh method around *encoder*; weights come from torch's global generator."""
     make: Any = METHODS.member(named.name)
     method: Method = make(METHODS.configure(named), encoder)
     return method

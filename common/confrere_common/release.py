@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from confrere_common.encoder import Encoder, build_encoder
-from confrere_common.errors import CheckpointError
+from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.family import Named
 from confrere_common.storage import atomic_write
 from confrere_common.weights import Weights
@@ -69,10 +69,10 @@ def load_release(path: Path) -> tuple[Encoder, Card]:
         raise CheckpointError(
             f"{path.name} is not the file that {path.stem}.json describes: copy both again."
         )
-    encoder = build_encoder(card.encoder, channels=card.channels, size=card.size)
     try:
+        encoder = build_encoder(card.encoder, channels=card.channels, size=card.size)
         encoder.load_state_dict(load(content))
-    except (SafetensorError, RuntimeError) as fault:
+    except (ConfigError, SafetensorError, RuntimeError) as fault:
         raise CheckpointError(f"{path.name} does not fit its card: {fault}") from None
     return encoder.eval(), card
 
@@ -86,13 +86,13 @@ def _read_card(path: Path) -> tuple[Card, str]:
         knobs = {key: value for key, value in plain["encoder"].items() if key != "name"}
         card = Card(
             encoder=Named(name=name, knobs=knobs),
-            channels=plain["input"]["channels"],
-            size=tuple(plain["input"]["size"]),
+            channels=int(plain["input"]["channels"]),
+            size=tuple(int(side) for side in plain["input"]["size"]),
             preprocessing=plain["preprocessing"],
             training=plain["training"],
         )
         return card, plain["sha256"]
     except OSError as fault:
         raise CheckpointError(f"{path} cannot be read: {fault.strerror}.") from None
-    except (ValueError, KeyError, TypeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise CheckpointError(f"{path} is not an encoder's card: {type(fault).__name__}.") from None

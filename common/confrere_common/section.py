@@ -25,9 +25,10 @@ T = TypeVar("T")
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def section(cls: type[T]) -> type[T]:
     """Make *cls* a section: frozen, keyword-only, unknown keys refused, defaults validated."""
-    strict = ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True)
-    made = pydantic_dataclass(frozen=True, kw_only=True, config=strict)(cls)
-    return made  # type: ignore[return-value]
+    strict = ConfigDict(
+        extra="forbid", validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+    return pydantic_dataclass(frozen=True, kw_only=True, config=strict)(cls)  # type: ignore[return-value]
 
 
 def section_fields(cls: type) -> tuple["Field[Any]", ...]:

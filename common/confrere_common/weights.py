@@ -1,4 +1,4 @@
-"""Named arrays and their algebra: what sites train, send, and join. Pure functions, nothing in place.
+"""Named arrays and their algebra: what sites train, send, and join. Pure functions.
 
 ``Weights`` maps a parameter's name to its tensor; all tensors are float32 on the CPU unless said.
 """
@@ -56,8 +56,13 @@ def nbytes(weights: Weights) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
+def finite(weights: Weights) -> bool:
+    """Say whether every entry is a finite number."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+
+
 def must_fit(weights: Weights, template: Weights) -> None:
-    """Raise ExchangeError unless names and shapes equal the template's and every entry is finite."""
+    """Raise ExchangeError unless names, shapes and types are the template's, every entry finite."""
     if weights.keys() != template.keys():
         odd = sorted(weights.keys() ^ template.keys())
         raise ExchangeError(f"names differ from the model's in {len(odd)} places, first '{odd[0]}'")
@@ -65,5 +70,7 @@ def must_fit(weights: Weights, template: Weights) -> None:
         if tensor.shape != template[name].shape:
             given, due = tuple(tensor.shape), tuple(template[name].shape)
             raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
+        if tensor.dtype != template[name].dtype:
+            raise ExchangeError(f"'{name}' is {tensor.dtype}; the model's is {template[name].dtype}")
         if not bool(torch.isfinite(tensor).all()):
             raise ExchangeError(f"'{name}' holds NaN or infinite entries")

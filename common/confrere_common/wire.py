@@ -1,4 +1,4 @@
-"""Tasks and answers <-> Flower records: arrays as .npy bytes, the rest as plain values, no pickle."""
+"""Tasks and answers <-> Flower records: arrays as .npy bytes, plain values, never a pickle."""
 
 from typing import Any, TypeAlias
 
@@ -14,8 +14,8 @@ Reply: TypeAlias = RecordDict
 
 def task_records(task: Task) -> RecordDict:
     """Return *task* as Flower records."""
-    said = {"run": task.run, "round": task.round, "seed": task.seed}
-    return RecordDict({"weights": _arrays(task.weights), "task": ConfigRecord(said)})
+    said: dict[str, str | int] = {"run": task.run, "round": task.round, "seed": task.seed}
+    return RecordDict({"weights": _arrays(task.weights), "task": ConfigRecord({**said})})
 
 
 def read_task(records: RecordDict) -> Task:
@@ -28,7 +28,7 @@ def read_task(records: RecordDict) -> Task:
             seed=int(said["seed"]),
             weights=_weights(_part(records, "weights")),
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ExchangeError(f"what came is no task of this version: {fault}") from None
 
 
@@ -60,7 +60,7 @@ def read_answer(records: RecordDict) -> Answer:
             images=int(said["images"]),
             metrics={name: float(value) for name, value in _part(records, "metrics").items()},
         )
-    except (KeyError, TypeError, ValueError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ExchangeError(f"what came is no answer of this version: {fault}") from None
 
 
@@ -75,4 +75,11 @@ def _arrays(weights: Weights) -> ArrayRecord:
 
 
 def _weights(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array.numpy()) for name, array in arrays.items()}
+    return {name: _tensor(name, array) for name, array in arrays.items()}
+
+
+def _tensor(name: str, array: Array) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array.numpy())
+    except Exception as fault:  # foreign bytes make numpy fail in any way; see load
+        raise ExchangeError(f"'{name}' is no array: {type(fault).__name__}") from None

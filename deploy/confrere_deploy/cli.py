@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 console = Console()
 
-RunFile = Annotated[Path, typer.Argument(help="The run's YAML file, such as configs/quickstart.yaml.")]
+RunFile = Annotated[
+    Path, typer.Argument(help="The run's YAML file, such as configs/quickstart.yaml.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=c", help="Change one value of the run; may be repeated."),
@@ -33,7 +35,7 @@ Sets = Annotated[
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913  (an option each)
     run_file: RunFile,
     out: Annotated[
         Path | None,
@@ -44,7 +46,9 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last finished round in --out.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="inline (this process) or ray (Flower's).")] = "inline",
+    engine: Annotated[
+        str, typer.Option(help="inline (this process) or ray (Flower's).")
+    ] = "inline",
     cpus_per_site: Annotated[int, typer.Option(help="Cores for each site, ray only.", min=1)] = 1,
     gpus_per_site: Annotated[
         float, typer.Option(help="Share of a GPU for each site, ray only.", min=0)
@@ -52,9 +56,9 @@ def simulate(
 ) -> None:
     """Train a federation on this machine and report honestly what it learned."""
     # Imported here, as below: torch takes seconds to load, and --help should not.
-    from confrere_common.loading import read_run  # noqa: PLC0415
-    from confrere_deploy.families import ALL_FAMILIES  # noqa: PLC0415
-    from confrere_deploy.simulate import Options, carry_out  # noqa: PLC0415
+    from confrere_common.loading import read_run
+    from confrere_deploy.families import ALL_FAMILIES
+    from confrere_deploy.simulate import Options, carry_out
 
     overrides = [*(changes or []), *([f"seeds=[{seed}]"] if seed is not None else [])]
     run = read_run(run_file, overrides, ALL_FAMILIES)
@@ -78,10 +82,10 @@ def check(
     ] = False,
 ) -> None:
     """Validate a run without training: all faults at once."""
-    from confrere_common.loading import read_run  # noqa: PLC0415
-    from confrere_common.model import must_suit  # noqa: PLC0415
-    from confrere_deploy.explain import explained  # noqa: PLC0415
-    from confrere_deploy.families import ALL_FAMILIES  # noqa: PLC0415
+    from confrere_common.loading import read_run
+    from confrere_common.model import must_suit
+    from confrere_deploy.explain import explained
+    from confrere_deploy.families import ALL_FAMILIES
 
     run = read_run(run_file, changes or (), ALL_FAMILIES)
     must_suit(run)
@@ -93,7 +97,7 @@ def check(
 @app.command()
 def methods() -> None:
     """List the self-supervised methods."""
-    from confrere_common.method import METHODS  # noqa: PLC0415
+    from confrere_common.method import METHODS
 
     _list(METHODS)
 
@@ -101,7 +105,7 @@ def methods() -> None:
 @app.command()
 def encoders() -> None:
     """List the encoders."""
-    from confrere_common.encoder import ENCODERS  # noqa: PLC0415
+    from confrere_common.encoder import ENCODERS
 
     _list(ENCODERS)
 
@@ -109,8 +113,8 @@ def encoders() -> None:
 @app.command()
 def rules() -> None:
     """List the rules that join updates, and the server steps."""
-    from confrere_server.rule import RULES  # noqa: PLC0415
-    from confrere_server.step import STEPS  # noqa: PLC0415
+    from confrere_server.rule import RULES
+    from confrere_server.step import STEPS
 
     _list(RULES)
     _list(STEPS)
@@ -124,13 +128,11 @@ def embed(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
 ) -> None:
     """Turn images into features: one row an image, columns path and features."""
-    from confrere_client.embed import load, write_features  # noqa: PLC0415
+    from confrere_client.embed import load, write_features
 
     files, features = load(encoder, device=device).embed(*images)
     write_features(out, files, features)
-    console.print(
-        f"{out}: {len(files)} images, {features.shape[1]} features each.", markup=False
-    )
+    console.print(f"{out}: {len(files)} images, {features.shape[1]} features each.", markup=False)
 
 
 def default_out(name: str, *, resume: bool) -> Path:
@@ -167,3 +169,7 @@ def _list(family: Family[Any]) -> None:
         table.add_row(name, caption)
     console.print(f"{family.noun}s", style="bold")
     console.print(table)
+
+
+if __name__ == "__main__":
+    main()

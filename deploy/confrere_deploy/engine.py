@@ -56,7 +56,9 @@ class Job:
         found = newest_state(self.folder / "checkpoints", digest=self.digest)
         if found is not None:
             return found
-        return ServerState(round=0, weights=shared_weights(build_model(self.run, self.seed)), step={})
+        return ServerState(
+            round=0, weights=shared_weights(build_model(self.run, self.seed)), step={}
+        )
 
     def save(self, state: ServerState) -> None:
         """Save the state of a finished round."""

@@ -16,7 +16,8 @@ def explained(run: Run) -> str:
 
 
 def _section(section: Any, place: str, indent: str) -> Iterator[str]:
-    texts = documentation(type(section))
+    kind: Any = type(section)
+    texts = documentation(kind)
     for field in section_fields(type(section)):
         value = getattr(section, field.name)
         here = f"{place}.{field.name}".lstrip(".")

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from confrere_deploy.report import schema
 Features = NDArray[np.float32]
 
 RAW_PX = 64
-"""Raw pixels of larger images are averaged down to about this side: a floor, not a 150,000-D one."""
+"""Larger images are averaged down to about this side to serve as raw pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,10 @@ class Exam:
 
     def scores(self, models: Sequence[Features]) -> Scores:
         """Return what probes on each model's features score on the test images."""
-        labels, classes = self.images.catalog.labels, len(self.images.catalog.classes)
+        classes = len(self.images.catalog.classes)
         test = self.holdout.test
-        linear, near = [], {k: [] for k in NEIGHBOURS}  # type: ignore[var-annotated]
+        linear: list[NDArray[Any]] = []
+        near: dict[int, list[NDArray[Any]]] = {k: [] for k in NEIGHBOURS}
         for found in models if self.labelled else ():
             train, val = self._at(found, self.holdout.train), self._at(found, self.holdout.val)
             linear.append(linear_probe(train, val, found[test], classes).scores)
@@ -108,9 +110,7 @@ def arm_figures(exam: Exam, seeds: Sequence[Scores], *, by_site: bool) -> schema
         return schema.Arm(rankme=rank)
     truth, linear = exam.truth, stacked(seeds)
     found = {name: intervals.figure(measure, linear, truth) for name, measure in MEASURES.items()}
-    near = {
-        k: intervals.figure(MEASURES["accuracy"], _near(seeds, k), truth) for k in NEIGHBOURS
-    }
+    near = {k: intervals.figure(MEASURES["accuracy"], _near(seeds, k), truth) for k in NEIGHBOURS}
     return schema.Arm(
         linear=schema.Linear(**{name: _plain(figure) for name, figure in found.items()}),
         knn=_knn(near),
@@ -119,12 +119,12 @@ def arm_figures(exam: Exam, seeds: Sequence[Scores], *, by_site: bool) -> schema
     )
 
 
-def difference(exam: Exam, ours: Sequence[Scores], theirs: Sequence[Scores]) -> schema.Figure | None:
+def difference(
+    exam: Exam, ours: Sequence[Scores], theirs: Sequence[Scores]
+) -> schema.Figure | None:
     """Return how much higher our linear AUC is than theirs, on the same patients and seeds."""
     auc = MEASURES["auc"]
-    return _plain(
-        intervals.paired_difference(auc, stacked(ours), stacked(theirs), exam.truth)
-    )
+    return _plain(intervals.paired_difference(auc, stacked(ours), stacked(theirs), exam.truth))
 
 
 def stacked(seeds: Sequence[Scores]) -> NDArray[np.float64]:
@@ -135,8 +135,9 @@ def stacked(seeds: Sequence[Scores]) -> NDArray[np.float64]:
 def save_scores(path: Path, scores: Scores) -> None:
     """Keep what an arm scored, so that a resumed study need not train it again."""
     buffer = io.BytesIO()
-    near = {f"near_{k}": votes for k, votes in scores.near_MNK.items()}
-    np.savez_compressed(buffer, linear=scores.linear_MNK, rankme=scores.rankme_M, **near)
+    arrays: dict[str, Any] = {f"near_{k}": votes for k, votes in scores.near_MNK.items()}
+    arrays |= {"linear": scores.linear_MNK, "rankme": scores.rankme_M}
+    np.savez_compressed(buffer, **arrays)
     atomic_write(path, buffer.getvalue())
 
 
@@ -173,14 +174,18 @@ def _sites(exam: Exam, seeds: Sequence[Scores]) -> dict[str, schema.SiteArm] | N
             linear=schema.Linear(
                 **{name: _plain(found[site]) for name, found in each.items() if site in found}
             ),
-            knn=schema.Knn(accuracy=schema.Figure(**near[site].as_dict())),
+            knn=schema.Knn(accuracy=_figure(near[site])),
         )
         for site in sorted(near)
     }
 
 
 def _plain(figure: intervals.Figure | None) -> schema.Figure | None:
-    return None if figure is None else schema.Figure(**figure.as_dict())
+    return None if figure is None else _figure(figure)
+
+
+def _figure(found: intervals.Figure) -> schema.Figure:
+    return schema.Figure(mean=found.mean, low=found.low, high=found.high, n=found.n)
 
 
 def _over_seeds(values_S: NDArray[np.float64]) -> schema.Figure:

@@ -17,11 +17,12 @@ def open_folder(out: Path, study: dict[str, Any], *, resume: bool) -> None:
     lies there is another study.
     """
     note = out / STUDY
-    if not note.exists():
-        if out.exists() and any(out.iterdir()):
-            raise ConfigError([f"'{out}' holds other files: give --out a new folder."], "--out")
-        atomic_write(note, json.dumps(study, indent=2).encode())
-        return
+    try:
+        if not note.exists():
+            _begin(note, study)
+            return
+    except OSError as fault:
+        raise ConfigError([f"'{out}' cannot be used: {fault.strerror}."], "--out") from None
     if not resume:
         raise ConfigError(
             [f"'{out}' holds a study: add --resume to go on with it, or give --out a new folder."],
@@ -30,14 +31,21 @@ def open_folder(out: Path, study: dict[str, Any], *, resume: bool) -> None:
     _must_be(note, study)
 
 
+def _begin(note: Path, study: dict[str, Any]) -> None:
+    out = note.parent
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError([f"'{out}' holds other files: give --out a new folder."], "--out")
+    atomic_write(note, json.dumps(study, indent=2).encode())
+
+
 def _must_be(note: Path, study: dict[str, Any]) -> None:
     try:
-        kept = json.loads(note.read_bytes())
-    except (OSError, ValueError):
+        kept = dict(json.loads(note.read_bytes()))
+    except (OSError, ValueError, TypeError):
         raise CheckpointError(f"{note} cannot be read: give --out a new folder.") from None
     odd = [key for key in study if kept.get(key) != study[key]]
     if odd:
         raise CheckpointError(
-            f"{note.parent} holds another study: {' and '.join(odd)} differ. Bring back the settings "
-            "and images it began with, or give --out a new folder."
+            f"{note.parent} holds another study: {' and '.join(odd)} differ. Bring back the "
+            "settings and images it began with, or give --out a new folder."
         )

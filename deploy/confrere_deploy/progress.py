@@ -101,7 +101,7 @@ class Display:
         task = self.sites.get(site)
         if task is None:
             return
-        if len(self.sites) > MANY or not note and self.bars.tasks[0].total is None:
+        if len(self.sites) > MANY or (not note and self.bars.tasks[0].total is None):
             self.bars.remove_task(self.sites.pop(site))
             return
         fields = {"note": note} if note else {}

@@ -44,8 +44,8 @@ def pictures(
 def flatten(features_NF: Features) -> tuple[NDArray[np.float32], str]:
     """Return a place on a map for each image, and how it was found: t-SNE, or PCA for a few."""
     # Imported here: a study needs them once, at its end, and they take seconds to load.
-    from sklearn.decomposition import PCA  # noqa: PLC0415
-    from sklearn.manifold import TSNE  # noqa: PLC0415
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
 
     count, width = features_NF.shape
     if count < 3 or width < 2:
@@ -74,4 +74,6 @@ def samples(run: Run, images: Images, rows: NDArray[np.int64]) -> NDArray[np.uin
 
 def _slice(images_BCZYX: torch.Tensor) -> torch.Tensor:
     """Return a volume's middle slice; an image as it is."""
-    return images_BCZYX[:, :, images_BCZYX.shape[2] // 2] if images_BCZYX.ndim == 5 else images_BCZYX
+    return (
+        images_BCZYX[:, :, images_BCZYX.shape[2] // 2] if images_BCZYX.ndim == 5 else images_BCZYX
+    )

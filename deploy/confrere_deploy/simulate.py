@@ -1,6 +1,5 @@
 """A study on one machine: every arm and seed with the production code, then an honest report."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,9 +54,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     open_folder(options.out, study, resume=options.resume)
     console.print(f"report: {options.out / 'report.html'}", markup=False, soft_wrap=True)
 
-    held = holdout(
-        images.catalog, run.data.test_share, run.data.val_share, run.data.seed
-    )
+    held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
     sites = spread(run, images, held)
     plan.show(console, plan.plan(run, images, sites, held))
 
@@ -70,7 +67,8 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
 
 def settled(run: Run, images: Images) -> Run:
     """Return the run with what only the images could tell filled in: channels and axes."""
-    data = replace(run.data, channels=images.channels, dims=images.dims)
+    channels, dims = images.channels, images.dims
+    data = replace(run.data, channels=channels, dims=dims)  # type: ignore[arg-type]
     return replace(run, data=data)
 
 
@@ -127,7 +125,7 @@ def _train_all(
                 if name == "raw" and kept:
                     continue  # pixels know no seed
                 display.say(f"{name}, seed {seed}: {arms.ARMS[name]}")
-                kept.append(studio.scores(name, display))
+                kept.append(studio.scores(name))
             states[seed] = studio.federated()
             if not shown:
                 shown.append(studio.embed([states[seed]])[0])
@@ -149,7 +147,7 @@ class Studio:
     exam: Exam
     seed: int
 
-    def scores(self, arm: str, display: Display) -> Scores:
+    def scores(self, arm: str) -> Scores:
         """Return what *arm* scored, trained now unless an earlier session kept it."""
         path = self.training.folder / arm / f"seed-{self.seed}" / "scores.npz"
         found = load_scores(path)

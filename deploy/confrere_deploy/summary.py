@@ -21,7 +21,7 @@ from confrere_client.train import BUFFER
 from confrere_common.augment import intensity
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
-from confrere_common.model import build_model, encoder_weights, input_of
+from confrere_common.model import encoder_weights, input_of
 from confrere_common.release import Card, save_release
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.machine import machine
@@ -233,7 +233,7 @@ def _exported(results: Results) -> dict[str, Any]:
 
 
 def _card(results: Results, report: schema.Report) -> Card:
-    from confrere_deploy.report.codec import plain  # noqa: PLC0415
+    from confrere_deploy.report.codec import plain
 
     run = results.run
     channels, size = input_of(run)

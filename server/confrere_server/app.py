@@ -38,7 +38,7 @@ def ask_over(grid: Grid, nodes: Mapping[str, int]) -> Ask:
 
     def ask(sites: Sequence[str], task: Task) -> Iterator[Answer]:
         content = task_records(task)
-        waiting = {}
+        waiting: dict[str | None, str] = {}
         for site in sites:
             key = _push(grid, content, nodes[site], MessageType.TRAIN, str(task.round))
             if key is None:
@@ -81,7 +81,7 @@ def _push(grid: Grid, content: RecordDict, node: int, kind: str, group: str) -> 
 
 
 def _pull(grid: Grid, waiting: Mapping[str | None, object]) -> Iterator[Message]:
-    found = [m for m in grid.pull_messages([key for key in waiting if key is not None])]
+    found = list(grid.pull_messages([key for key in waiting if key is not None]))
     if not found:
         time.sleep(POLL_S)
     yield from (m for m in found if m.metadata.reply_to_message_id in waiting)

@@ -1,5 +1,6 @@
 """A run at the server: call a cohort, fold its answers as they come, step, save, and again."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +9,11 @@ from typing import TypeAlias
 from confrere_common.config import Run
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Answer, Ask, Refusal, Task, Update
-from confrere_common.weights import Weights, must_fit, nbytes
+from confrere_common.weights import Weights, finite, must_fit, nbytes
 from confrere_server.cohort import draw_cohort, needed
 from confrere_server.record import RoundRecord, SiteRecord
 from confrere_server.rule import RULES
-from confrere_server.step import STEPS
+from confrere_server.step import STEPS, StepState
 from confrere_server.store import ServerState
 
 VOID_ROUNDS = 3
@@ -72,7 +73,7 @@ class Tally:
 
 
 def run_rounds(study: Study, state: ServerState) -> ServerState:
-    """Do the rounds that *state* still lacks, saving after each; RoundError when sites keep failing."""
+    """Do the rounds that *state* lacks, saving after each; RoundError when sites keep failing."""
     while state.round < study.run.federation.rounds:
         state = one_round(study, state)
         study.save(state)
@@ -82,7 +83,7 @@ def run_rounds(study: Study, state: ServerState) -> ServerState:
 
 
 def one_round(study: Study, state: ServerState) -> ServerState:
-    """Return the state after one more round; a round without quorum leaves the weights as they are."""
+    """Return the state after one more round; without quorum the weights stay as they are."""
     began = time.perf_counter()
     number, federation = state.round + 1, study.run.federation
     cohort = draw_cohort(study.sites, federation.cohort, number, study.seed)
@@ -93,8 +94,7 @@ def one_round(study: Study, state: ServerState) -> ServerState:
     joined, void = _join(study, tally, study.ask(cohort, task), cohort)
     weights, step = state.weights, state.step
     if joined is not None:
-        config = STEPS.configure(federation.step)
-        weights, step = STEPS.member(federation.step.name)(weights, joined, step, config)
+        weights, step, void = _stepped(study, state, joined)
     record = RoundRecord(
         round=number,
         sites=tuple(sorted(tally.records, key=lambda site: site.site)),
@@ -103,9 +103,19 @@ def one_round(study: Study, state: ServerState) -> ServerState:
         seconds=time.perf_counter() - began,
         void=void,
     )
-    return ServerState(
-        round=number, weights=weights, step=step, records=(*state.records, record)
+    return ServerState(round=number, weights=weights, step=step, records=(*state.records, record))
+
+
+def _stepped(
+    study: Study, state: ServerState, joined: Weights
+) -> tuple[Weights, StepState, str]:
+    named = study.run.federation.step
+    weights, step = STEPS.member(named.name)(
+        state.weights, joined, state.step, STEPS.configure(named)
     )
+    if finite(weights) and finite(step):
+        return weights, step, ""
+    return state.weights, state.step, "the joined update is too large: weights would overflow"
 
 
 def _join(
@@ -138,7 +148,7 @@ def _with_quorum(
 def _admit(
     study: Study, tally: Tally, answers: Iterable[Answer], cohort: Sequence[str]
 ) -> Iterator[Update]:
-    """Yield the valid updates, once for each site of the cohort, noting every answer and silence."""
+    """Yield valid updates, one for each site of the cohort, noting every answer and silence."""
     waiting = set(cohort)
     for answer in answers:
         if answer.site not in waiting or answer.round != tally.round:
@@ -149,6 +159,8 @@ def _admit(
         if update is not None:
             tally.bytes_up += nbytes(update.delta)
             yield update
+        # While the next answer is made, this one must already be gone: else two are held.
+        del answer, update
     for site in sorted(waiting):
         _note(study, tally, SiteRecord(site=site, refused="it did not answer in time"))
 
@@ -167,7 +179,7 @@ def _judge(answer: Answer, template: Weights) -> tuple[SiteRecord, Update | None
             raise ExchangeError(f"it names {answer.images} images; an update needs at least 1")
     except ExchangeError as fault:
         return SiteRecord(site=answer.site, refused=f"its update was left out: {fault}"), None
-    told = {name: float(value) for name, value in answer.metrics.items()}
+    told = {name: float(value) for name, value in answer.metrics.items() if math.isfinite(value)}
     return SiteRecord(site=answer.site, images=answer.images, metrics=told), answer
 
 
@@ -176,7 +188,7 @@ def _must_not_be_void(records: Sequence[RoundRecord]) -> None:
     if len(last) == VOID_ROUNDS and all(record.void for record in last):
         refusals = sorted({site.refused for site in last[-1].sites if site.refused})
         raise RoundError(
-            f"{VOID_ROUNDS} rounds in succession had no result, the last because {last[-1].void}. "
-            f"What the sites said: {'; '.join(refusals) or 'nothing'}. The rounds before are saved; "
-            "mend the cause and use --resume."
+            f"{VOID_ROUNDS} rounds in succession had no result, the last: {last[-1].void}. "
+            f"What the sites said: {'; '.join(refusals) or 'nothing'}. The rounds before are "
+            "saved; mend the cause and use --resume."
         )

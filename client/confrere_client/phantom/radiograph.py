@@ -84,7 +84,7 @@ def _opacity(
 def _zone(rng: np.random.Generator, canvas: Canvas, lung_YX: NDArray[np.bool_]) -> Field:
     """Return the distance from a random place in a lung; it is below 1 within the zone."""
     centre_D = _somewhere(rng, canvas, lung_YX, 1)[0]
-    return blob(rng, canvas, centre_D, rng.uniform(0.32, 0.45), 0.18, 5)
+    return blob(rng, canvas, centre_D, rng.uniform(0.48, 0.68), 0.18, 5)
 
 
 def _somewhere(
@@ -99,24 +99,24 @@ def _consolidation(
     rng: np.random.Generator, canvas: Canvas, zone: Field
 ) -> tuple[Field, NDArray[np.bool_]]:
     cloud = 1 + 0.25 * smooth_field(rng, canvas, 9)
-    return np.asarray(0.22 * inside(zone, 0.5) * cloud, np.float32), zone < 1
+    return np.asarray(0.26 * inside(zone, 0.5) * cloud, np.float32), zone < 1
 
 
 def _nodules(
     rng: np.random.Generator, canvas: Canvas, zone: Field
 ) -> tuple[Field, NDArray[np.bool_]]:
-    count = int(rng.integers(7, 12))
+    count = int(rng.integers(10, 17))
     none = np.zeros(count)
     spots = Spots(
         centre=_somewhere(rng, canvas, zone < 1, count),
-        size=rng.uniform(0.06, 0.10, count),
+        size=rng.uniform(0.07, 0.11, count),
         aspect=1 + none,
         angle=none,
         dent=none,
         weight=rng.uniform(0.8, 1, count),
     )
     dots = stamp(canvas.px, spots, 1.5)
-    return 0.30 * dots, dots > 0.3
+    return 0.34 * dots, dots > 0.3
 
 
 def _fibrosis(

@@ -3,8 +3,6 @@
 Shapes: B images, C channels, D axes of space; where 3 stands, along Z, Y, X or over three stains.
 """
 
-# ruff: noqa: N815 - fields carry their shapes, as all tensors do.
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

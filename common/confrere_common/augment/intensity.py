@@ -3,8 +3,6 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), P voxels in a row.
 """
 
-# ruff: noqa: N815 - fields carry their shapes, as all tensors do.
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -27,8 +27,9 @@ class Byol(Method):
     features. The paper's batch normalisation, which helped against that, would tie images
     together; LayerNorm in its place collapsed within 50 steps here (loss 0.001, spread of the
     features 0.01 of 1). The perceptrons have learned gains and offsets instead, calibrated once
-    on noise (``heads.calibrate``, after https://arxiv.org/abs/2010.10241): spread 0.3, and rising
-    probes. A lower momentum or a higher learning rate shrinks it again.
+    on noise (``heads.calibrate``, after https://arxiv.org/abs/2010.10241): spread 0.25
+    to 0.33 after 150 to 500 steps of AdamW at 1e-3 on dermatoscopy at 32 px, where the untrained
+    encoder had 0.23 and SimCLR reached 0.5.
     """
 
     per_image = True
@@ -45,8 +46,8 @@ class Byol(Method):
         """Features that are predicted. Paper: 256."""
 
         momentum: Annotated[float, Field(ge=0, le=1)] = 0.996
-        """How much of itself the teacher keeps at the first step; 1 at the last. Paper: 0.996. With
-        0.99, short runs without batch normalisation come close to collapse."""
+        """How much of itself the teacher keeps at the first step; 1 at the last. Paper: 0.996. A
+        lower one lets the loss fall nearer to 0 in short runs."""
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()

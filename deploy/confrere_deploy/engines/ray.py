@@ -46,8 +46,8 @@ def ray(job: Job) -> ServerState:
     faults: list[BaseException] = []
 
     # Imported here, as Flower is: only this engine pays for loading them.
-    from confrere_client.app import client_app  # noqa: PLC0415
-    from confrere_server.app import ask_over, name_nodes, server_app  # noqa: PLC0415
+    from confrere_client.app import client_app
+    from confrere_server.app import ask_over, name_nodes, server_app
 
     def main(grid: Any) -> None:
         try:
@@ -62,17 +62,20 @@ def ray(job: Job) -> ServerState:
                 observe=job.observe,
             )
             found.append(run_rounds(study, job.start()))
-        except BaseException as fault:  # noqa: BLE001  it is raised again below, whole
+        except BaseException as fault:
             faults.append(fault)
 
     resources = {"num_cpus": int(job.resources.get("num_cpus", 1))}
-    resources["num_gpus"] = job.resources.get("num_gpus", 0.0)  # type: ignore[assignment]
+    resources["num_gpus"] = job.resources.get("num_gpus", 0.0)
     with _quiet():
         simulation(
             server_app=server_app(main),
             client_app=client_app(partial(find_desk, parcel)),
             num_supernodes=len(job.sites),
-            backend_config={"client_resources": resources, "init_args": {"include_dashboard": False}},
+            backend_config={
+                "client_resources": resources,
+                "init_args": {"include_dashboard": False},
+            },
         )
     if faults:
         raise faults[0]
@@ -122,12 +125,12 @@ def _flower() -> Callable[..., None]:
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray as _  # noqa: F401, PLC0415
+        import ray as _  # noqa: F401
     except ImportError:
         raise ConfigError(
             ["--engine ray needs Ray: pip install 'confrere[ray]', or use --engine inline."]
         ) from None
-    from flwr.simulation import run_simulation  # noqa: PLC0415
+    from flwr.simulation import run_simulation
 
     return run_simulation
 

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 class Pictures:
     """Arrays to draw; each may be absent. DataError when they do not fit each other."""
 
-    embedding_N2: Floats | None = None  # noqa: N815
+    embedding_N2: Floats | None = None
     """A place on the map for each image; about 2,000 are plenty."""
 
     classes: NDArray[np.int64] | None = None

@@ -1,0 +1,227 @@
+"""A study from run file to report: complete, repeatable, resumable, and clear about its faults."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from confrere_client.embed import load
+from confrere_common.loading import read_run
+from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.report.codec import from_json
+from confrere_deploy.simulate import Options, carry_out
+from rich.console import Console
+from safetensors.torch import load_file
+
+CONFRERE = (sys.executable, "-m", "confrere_deploy.cli")
+
+
+def carry(run_file: Path, out: Path, *changes: str, resume: bool = False, engine: str = "inline"):
+    """Carry out a study in this process; return what it printed."""
+    run = read_run(run_file, changes, ALL_FAMILIES)
+    options = Options(
+        folder=run_file.parent, out=out, resume=resume, engine=engine, resources={}, command=None
+    )
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    try:
+        carry_out(run, options, console)
+        return console.export_text()
+    finally:
+        console.file.close()
+
+
+def start(run_file: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    """Start a study as a user would."""
+    command = [*CONFRERE, "simulate", str(run_file), "--out", str(out), *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=run_file.parent
+    )
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Wait until *path* appears."""
+    ends = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < ends, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_a_study_leaves_a_report_an_encoder_and_checkpoints(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    printed = carry(tiny, out, "floors=all")
+
+    report = from_json((out / "report.json").read_bytes())
+    assert set(report.arms) == {"raw", "random", "local", "federated", "centralised"}
+    assert [site.site for site in report.sites] == ["site-0", "site-1"]
+    assert [item.round for item in report.rounds] == [1, 2, 3]
+    assert report.rounds[0].bytes_up > 0
+    assert "<html" in (out / "report.html").read_text()
+    assert len(list((out / "federated/seed-0/checkpoints").glob("round-*"))) == 3
+    assert str(out / "report.html") in printed.replace("\n", "")
+    card = json.loads((out / "encoder.json").read_bytes())
+    assert card["training"]["digest"] == report.digest
+    assert card["training"]["rounds"] == 3
+
+
+def test_the_encoder_it_leaves_gives_features_of_image_files(tiny: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    out = tmp_path / "out"
+    carry(tiny, out)
+    for number in range(3):
+        Image.new("L", (20, 14), color=60 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+
+    files, features = load(out / "encoder.safetensors").embed(tmp_path)
+
+    assert [file.name for file in files] == ["0.png", "1.png", "2.png"]
+    assert features.shape == (3, 64)
+
+
+def test_the_same_seed_gives_the_same_bits(tiny: Path, tmp_path: Path) -> None:
+    carry(tiny, tmp_path / "one")
+    carry(tiny, tmp_path / "two")
+
+    one, two = (tmp_path / name / "encoder.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("method", ["byol", "simclr"])
+def test_a_study_killed_in_mid_round_resumes_to_the_same_bits(
+    tiny: Path, tmp_path: Path, method: str
+) -> None:
+    long = ("--set", "federation.rounds=5", "--set", f"method={method}")
+    slow = ("--set", "train.steps_per_round=6")
+    carry(tiny, tmp_path / "whole", *long[1::2], *slow[1::2])
+    killed = start(tiny, tmp_path / "killed", *long, *slow)
+    folder = tmp_path / "killed/federated/seed-0"
+    # The second site's state of round 3 is away, the server's is not: in mid-round.
+    wait_for(folder / "checkpoints/round-0002", killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    rounds_before = sorted(path.name for path in (folder / "checkpoints").glob("round-*"))
+
+    resumed = start(tiny, tmp_path / "killed", *long, *slow, "--resume")
+    printed, errors = resumed.communicate(timeout=60)
+
+    assert resumed.returncode == 0, errors
+    assert "round-0005" not in rounds_before
+    assert "round 1/5" not in printed
+    whole = (tmp_path / "whole/encoder.safetensors").read_bytes()
+    assert (tmp_path / "killed/encoder.safetensors").read_bytes() == whole
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    carry(tiny, tmp_path / "whole")
+    out = tmp_path / "hurt"
+    shutil.copytree(tmp_path / "whole", out)
+    (out / "federated/seed-0/scores.npz").unlink()
+    newest = out / "federated/seed-0/checkpoints/round-0003/weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    carry(tiny, out, resume=True)
+
+    assert "round-0003/weights.safetensors was cut short" in caplog.text
+    whole = (tmp_path / "whole/encoder.safetensors").read_bytes()
+    assert (out / "encoder.safetensors").read_bytes() == whole
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tiny: Path, tmp_path: Path) -> None:
+    process = start(tiny, tmp_path / "out", "--set", "federation.rounds=500")
+    wait_for(tmp_path / "out/federated/seed-0/checkpoints/round-0002", process)
+
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_ray_gives_the_numbers_of_the_inline_engine(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    carry(tiny, tmp_path / "inline")
+    # In a process of its own: Ray leaves threads, sockets and signal handlers behind.
+    process = start(tiny, tmp_path / "ray", "--engine", "ray")
+    _, errors = process.communicate(timeout=180)
+
+    assert process.returncode == 0, errors
+    ours = load_file(tmp_path / "inline/encoder.safetensors")
+    theirs = load_file(tmp_path / "ray/encoder.safetensors")
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+
+
+def test_a_folder_that_holds_a_study_is_not_overwritten(tiny: Path, tmp_path: Path) -> None:
+    carry(tiny, tmp_path / "out")
+    before = (tmp_path / "out/report.json").read_bytes()
+
+    again = start(tiny, tmp_path / "out")
+    other = start(tiny, tmp_path / "out", "--resume", "--seed", "7")
+    said = [process.communicate(timeout=60)[1] for process in (again, other)]
+
+    assert "--resume" in said[0]
+    assert "another study" in said[1]
+    assert again.returncode == other.returncode == 2
+    assert (tmp_path / "out/report.json").read_bytes() == before
+
+
+def test_three_seeds_give_intervals_over_them(tiny: Path, tmp_path: Path) -> None:
+    carry(tiny, tmp_path / "out", "seeds=[0, 1, 2]", "floors=cheap", "federation.rounds=1")
+
+    report = from_json((tmp_path / "out/report.json").read_bytes())
+
+    auc = report.arms["federated"].linear.auc
+    assert auc.n == 3
+    assert auc.low <= auc.mean <= auc.high
+    assert report.arms["raw"].linear.auc.n == 1
+
+
+def test_images_without_labels_still_give_an_encoder(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(12):
+        Image.new("L", (16, 16), color=number * 20).save(tmp_path / f"{number}.png")
+    run = tmp_path / "run.yaml"
+    run.write_text(
+        "name: plain\nmethod: simclr\nencoder: {name: resnet, width: 8}\n"
+        "data: {source: {name: folder, path: .}, image_px: 16, split: {name: iid, sites: 2}}\n"
+        "train: {batch: 4, steps_per_round: 1, device: cpu}\nfederation: {rounds: 1}\n"
+    )
+
+    printed = carry(run, tmp_path / "out")
+
+    assert "no labels" in printed
+    assert (tmp_path / "out/encoder.safetensors").exists()
+
+
+def test_a_site_whose_loss_breaks_is_left_out_and_the_run_goes_on(
+    tiny: Path, tmp_path: Path
+) -> None:
+    printed = carry(tiny, tmp_path / "out", "train.lr=1e30", "train.clip_norm=null", "train.warmup=0")
+
+    assert "is void" in printed or "left out" in printed
+
+
+def test_every_data_fault_is_a_sentence(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    faults = {
+        "data.source={name: folder, path: empty}": "empty",
+        "data.source={name: npz, path: nowhere.npz}": "nowhere.npz",
+        "data.split={name: iid, sites: 500}": "500",
+    }
+    started = {text: start(tiny, tmp_path / f"out-{n}", "--set", text) for n, text in enumerate(faults)}
+
+    for text, process in started.items():
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2, errors
+        assert "Traceback" not in errors
+        assert faults[text] in errors

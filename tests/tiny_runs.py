@@ -1,0 +1,69 @@
+"""Runs small enough to train in milliseconds, and images of noise to train them on.
+
+Shapes: B images, C channels, Y X voxels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from confrere_common.config import Run
+from confrere_common.loading import COMMON_FAMILIES, parse_run
+from confrere_common.method import METHODS
+
+SIDE = 16
+
+ENCODERS: Mapping[str, Mapping[str, Any]] = {
+    "resnet": {"name": "resnet", "width": 8, "groups": 4},
+    "vit": {"name": "vit", "dim": 24, "depth": 2, "heads": 2, "patch": 8},
+}
+
+KNOBS: Mapping[str, Mapping[str, Any]] = {
+    "byol": {"hidden": 32, "out": 16},
+    "mae": {"decoder_dim": 16, "decoder_heads": 2, "decoder_depth": 1},
+    "simclr": {"hidden": 32, "out": 16},
+    "simmim": {"head": 16, "block": 8},
+    "simsiam": {"hidden": 32, "out": 16, "bottleneck": 8},
+    "vicreg": {"expander": 32},
+}
+"""Knobs that make a method quick; one that is not named runs with its defaults."""
+
+
+def tiny_run(method: str = "simclr", **sections: Mapping[str, Any]) -> Run:
+    """Return a run of two rounds of two steps; *sections* change its values."""
+    kinds = METHODS.member(method).encoder_kinds or ("resnet",)
+    plain: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"source": "phantom", "image_px": SIDE, "channels": 1, "dims": 2},
+        "encoder": ENCODERS[kinds[0]],
+        "method": {"name": method, **KNOBS.get(method, {})},
+        "train": {"batch": 4, "steps_per_round": 2, "device": "cpu"},
+        "federation": {"rounds": 2},
+    }
+    for name, changed in sections.items():
+        plain[name] = {**plain.get(name, {}), **changed}
+    return parse_run(plain, COMMON_FAMILIES)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Stored images of noise, which give a batch by position."""
+
+    images_BCYX: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images_BCYX)
+
+    def batch(self, positions: NDArray[np.int64]) -> Tensor:
+        return self.images_BCYX[torch.from_numpy(positions)]
+
+
+def noise(count: int, seed: int = 0) -> Noise:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 1, SIDE, SIDE)
+    return Noise(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
