@@ -37,6 +37,9 @@ Watch = Callable[[int, int, float], None]
 BUFFER = 256
 """Images on which a site measures the health of its representation after a round."""
 
+PAIRS = 64
+"""Images of these of which it compares two views."""
+
 
 class Pixels(Protocol):
     """Stored images that give a batch by position."""
@@ -72,6 +75,9 @@ class Trainer:
         channels, size = input_of(run)
         self.augment = augmentation(run.augment, channels=channels, size=size)
         self.losses = torch.compile(self.model.losses) if run.train.compile else self.model.losses
+        self.optimizer = make_optimizer(self.model, run.train)
+        self.template = shared_weights(self.model)
+        """Names and shapes of what travels; its values are none of any site's."""
 
     def round(
         self,
@@ -84,26 +90,26 @@ class Trainer:
     ) -> Trained:
         """Train one round from *weights*; TrainingError when the loss is no longer a number."""
         began = time.perf_counter()
-        optimizer = self._start(weights, state)
+        self._start(weights, state)
         order, generator = schedule.draws(place.site, seed=place.seed, round=place.round)
         steps = schedule.steps_in_round(self.run.train, len(images))
         total = torch.zeros((), device=self.device)
         picks = schedule.batches(len(images), self.run.train.batch, steps, order)
         for step, positions in enumerate(picks):
             progress = (place.round - 1 + (step + 0.5) / steps) / self.run.federation.rounds
-            total += self._step(optimizer, self._fetch(images, positions), generator, progress)
+            total += self._step(self._fetch(images, positions), generator, progress)
             if self._pause(step, steps):
                 self._report(total, step + 1, steps, watch)
         seconds = time.perf_counter() - began
         seen = steps * min(self.run.train.batch, len(images))
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         metrics |= self._health(images, generator)
-        trained, kept = shared_weights(self.model), self._keep(optimizer)
+        trained, kept = shared_weights(self.model), self._keep()
         if not (finite(trained) and finite(kept)):  # the loss was sound, its last step was not
             raise self._lost("the weights were no longer numbers", steps, steps)
         return Trained(weights=trained, state=kept, metrics=metrics)
 
-    def _start(self, weights: Weights, state: LocalState) -> torch.optim.AdamW:
+    def _start(self, weights: Weights, state: LocalState) -> None:
         load_weights(self.model, weights)
         self.model.train()
         local = _under("local/", state)
@@ -111,9 +117,8 @@ class Trainer:
             load_weights(self.model, local)
         else:
             self.model.start_local()
-        optimizer = make_optimizer(self.model, self.run.train)
-        restore(self.model, optimizer, _under("optimizer/", state))
-        return optimizer
+        self.optimizer.state.clear()  # what the site before this one left
+        restore(self.model, self.optimizer, _under("optimizer/", state))
 
     def _fetch(self, images: Pixels, positions: NDArray[np.int64]) -> Tensor:
         batch = images.batch(positions)
@@ -122,13 +127,9 @@ class Trainer:
         return batch
 
     def _step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        images_BCZYX: Tensor,
-        generator: torch.Generator,
-        progress: float,
+        self, images_BCZYX: Tensor, generator: torch.Generator, progress: float
     ) -> Tensor:
-        train = self.run.train
+        train, optimizer = self.run.train, self.optimizer
         set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
         views = self.model.views(images_BCZYX, self.augment, generator)
         with arithmetic(train, self.device):
@@ -165,15 +166,14 @@ class Trainer:
         self.model.eval()
         with arithmetic(self.run.train, self.device):
             still = self.model.encoder(normalise(stored)).float()
-            few = stored[:64]
-            one = self.model.encoder(self.augment(few, generator)).float()
-            two = self.model.encoder(self.augment(few, generator)).float()
+            pairs = self.augment(torch.cat([stored[:PAIRS]] * 2), generator)
+            one, two = self.model.encoder(pairs).float().chunk(2)
         return health.health(still.cpu().numpy(), one.cpu().numpy(), two.cpu().numpy())
 
-    def _keep(self, optimizer: torch.optim.Optimizer) -> LocalState:
+    def _keep(self) -> LocalState:
         kept = {f"local/{name}": t for name, t in local_weights(self.model).items()}
         if self.run.train.optimizer_state == "keep":
-            named = moments(self.model, optimizer)
+            named = moments(self.model, self.optimizer)
             kept |= {f"optimizer/{name}": tensor for name, tensor in named.items()}
         return kept
 

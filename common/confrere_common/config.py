@@ -33,6 +33,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _differing(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds:
+        raise ValueError("name at least one")
     if len(set(seeds)) != len(seeds):
         raise ValueError("one is repeated: each must be another")
     return seeds
@@ -152,7 +154,7 @@ class Run:
     stage: Literal["pretrain"] = "pretrain"
     """What is trained: an encoder, without labels."""
 
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_differing)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_differing)] = (0,)
     """One repetition of the whole run for each seed; figures are given with intervals over them."""
 
     data: Data

@@ -16,6 +16,9 @@ from confrere_common.errors import ConfrereError
 from confrere_common.family import Family
 from confrere_common.log import start_logging
 
+INTERRUPTED = 130
+"""What the shell expects of a program that was told to stop; typer answers it for Ctrl-C."""
+
 app = typer.Typer(
     name="confrere",
     no_args_is_help=True,
@@ -156,9 +159,8 @@ def main() -> None:
     except ConfrereError as fault:
         errors.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
-    except (KeyboardInterrupt, click.Abort):
+    if code == INTERRUPTED:
         errors.print("stopped. Every finished round is saved: add --resume (and --out) to go on.")
-        raise SystemExit(130) from None
     raise SystemExit(code or 0)
 
 

@@ -6,6 +6,7 @@ lies between them differs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,12 +42,12 @@ class Job:
     resources: Mapping[str, Any] = field(default_factory=dict)
     """What the ray engine gives each site: num_cpus, num_gpus."""
 
-    @property
+    @cached_property
     def text(self) -> str:
         """Return the run as sites receive it."""
         return dump(self.run)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return what ties saved states to this run."""
         return digest(self.text)

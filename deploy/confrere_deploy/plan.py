@@ -13,6 +13,7 @@ from confrere_client.data.subset import Subset
 from confrere_client.schedule import steps_in_round
 from confrere_client.train import Place, Trainer
 from confrere_common.config import Run
+from confrere_common.errors import TrainingError
 from confrere_common.model import encoder_weights, shared_weights
 from confrere_common.weights import count, nbytes
 from confrere_deploy.holdout import Holdout
@@ -48,7 +49,7 @@ def plan(run: Run, images: Images, sites: Mapping[str, NDArray[np.int64]], held:
     )
     table.add_row("seeds, arms", f"{list(run.seeds)}, floors: {run.floors}")
     table.add_row("device", f"{trainer.device}")
-    table.add_row("time", f"about {_duration(seconds)} on this machine")
+    table.add_row("time", _duration(seconds))
     return table
 
 
@@ -81,15 +82,18 @@ def _sites(images: Images, sites: Mapping[str, NDArray[np.int64]]) -> str:
 
 def _estimate(
     run: Run, trainer: Trainer, images: Images, sites: Mapping[str, NDArray[np.int64]]
-) -> float:
+) -> float | None:
     """Return seconds for all training, from the second of two tiny rounds that are thrown away."""
     rows = max(sites.values(), key=len)
     some = Subset(images, rows[: run.train.batch])
     weights = shared_weights(trainer.model)
-    tried = [
-        trainer.round(weights, {}, some, place=Place(site="plan", round=number, seed=0))
-        for number in (1, 2)
-    ]
+    try:
+        tried = [
+            trainer.round(weights, {}, some, place=Place(site="plan", round=number, seed=0))
+            for number in (1, 2)
+        ]
+    except TrainingError:
+        return None  # the rounds will tell, site by site
     step = tried[-1].metrics["seconds"] / TRIED_STEPS
     steps = sum(steps_in_round(run.train, len(rows)) for rows in sites.values())
     share = run.federation.cohort
@@ -101,8 +105,11 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown: two trial steps gave no finite loss"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"about {seconds:.0f} s of training on this machine"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    said = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"about {said} of training on this machine"

@@ -1,0 +1,196 @@
+"""What goes over the wire comes back in bits; rubbish is told as such, and no pickle is opened."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from confrere_common.errors import ExchangeError
+from confrere_common.exchange import Refusal, Task, Update
+from confrere_common.weights import Weights
+from confrere_common.wire import answer_records, read_answer, read_task, task_records
+
+
+def weights() -> dict[str, Tensor]:
+    strange = torch.tensor([0.1, -0.0, 1e-45, 3.4e38, torch.inf, torch.nan])
+    strided = torch.arange(24.0).reshape(2, 3, 2, 2).to(memory_format=torch.channels_last)
+    return {"z.w": strange, "a": torch.tensor(2.5), "none": torch.zeros(0, 4), "conv": strided}
+
+
+def same_bits(left: Weights, right: Weights) -> bool:
+    return list(left) == list(right) and all(
+        left[name].shape == right[name].shape
+        and left[name].dtype == right[name].dtype
+        and left[name].numpy().tobytes() == right[name].numpy().tobytes()
+        for name in left
+    )
+
+
+def told() -> ConfigRecord:
+    return ConfigRecord({"site": "north", "round": 1, "images": 3})
+
+
+def array(data: bytes, stype: str = "numpy.ndarray") -> ArrayRecord:
+    return ArrayRecord({"w": Array(dtype="float32", shape=(2,), stype=stype, data=data)})
+
+
+def test_a_task_comes_back_in_bits() -> None:
+    task = Task(run='{"name":"é"}', round=7, seed=2**63 - 1, weights=weights())
+
+    found = read_task(task_records(task))
+
+    assert (found.run, found.round, found.seed) == (task.run, task.round, task.seed)
+    assert same_bits(found.weights, task.weights)
+
+
+def test_an_update_comes_back_in_bits() -> None:
+    metrics = {"loss": 0.1, "rankme": float("inf"), "seen": 64.0}
+    update = Update(site="st-ännä", round=3, delta=weights(), images=12, metrics=metrics)
+
+    found = read_answer(answer_records(update))
+
+    assert isinstance(found, Update)
+    assert (found.site, found.round, found.images) == ("st-ännä", 3, 12)
+    assert found.metrics == metrics
+    assert same_bits(found.delta, update.delta)
+
+
+def test_a_refusal_comes_back_whole() -> None:
+    refusal = Refusal(site="north", round=3, reason="the loss was no longer a number")
+
+    assert read_answer(answer_records(refusal)) == refusal
+
+
+def test_what_came_can_be_written_to() -> None:
+    task = Task(run="{}", round=1, seed=0, weights=weights())
+
+    found = read_task(task_records(task))
+
+    assert float(found.weights["a"].add_(1)) == 3.5
+    assert float(task.weights["a"]) == 2.5
+
+
+def without_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was opened")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+
+
+def test_no_pickle_is_written_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pickles(monkeypatch)
+    records = task_records(Task(run="{}", round=1, seed=0, weights=weights()))
+
+    found = read_task(records)
+
+    assert same_bits(found.weights, weights())
+    assert all(a.data.startswith(b"\x93NUMPY") for a in records.array_records["weights"].values())
+
+
+class Bomb:
+    """An object whose unpickling leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_an_array_of_pickled_objects_is_refused_unopened(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.save(file, np.array([Bomb(tmp_path / "bang")], dtype=object), allow_pickle=True)
+    whole, bare = file.getvalue(), pickle.dumps(Bomb(tmp_path / "bang"))
+
+    for data in (whole, bare):
+        records = RecordDict({"answer": told(), "delta": array(data), "metrics": MetricRecord()})
+        with pytest.raises(ExchangeError, match="'w' is no array"):
+            read_answer(records)
+
+    assert not (tmp_path / "bang").exists()
+
+
+def saved(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+HUGE = saved(np.zeros(2, np.float32)).replace(b"(2,), ", b"(9**9,)")
+GOOD = saved(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        array(b""),
+        array(b"rubbish"),
+        array(b"PK\x03\x04 no archive"),
+        array(b"\x93NUMPY\x01\x00"),
+        array(GOOD[:-1]),
+        array(HUGE),
+        array(saved(np.array(["text"]))),
+        array(GOOD, stype="torch.Tensor"),
+        ConfigRecord({"w": "text"}),
+        MetricRecord({"w": 1.0}),
+    ],
+)
+def test_a_delta_that_holds_no_arrays_is_told_as_such(delta: ArrayRecord) -> None:
+    records = RecordDict({"answer": told(), "delta": delta, "metrics": MetricRecord()})
+
+    with pytest.raises(ExchangeError, match="'w' is no array"):
+        read_answer(records)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        RecordDict(),
+        RecordDict({"answer": ConfigRecord()}),
+        RecordDict({"answer": ArrayRecord()}),
+        RecordDict({"answer": told()}),
+        RecordDict({"answer": told(), "delta": ArrayRecord()}),
+        RecordDict({"answer": ConfigRecord({"site": "north", "round": "first", "reason": ""})}),
+        RecordDict({"answer": ConfigRecord({"site": "north", "round": float("inf")})}),
+        RecordDict({"answer": ConfigRecord({"site": "north", "round": [1, 2]})}),
+        RecordDict(
+            {
+                "answer": told(),
+                "delta": ArrayRecord(),
+                "metrics": MetricRecord({"loss": [1.0, 2.0]}),
+            }
+        ),
+        RecordDict(
+            {"answer": told(), "delta": ArrayRecord(), "metrics": ConfigRecord({"loss": "low"})}
+        ),
+    ],
+)
+def test_rubbish_is_no_answer(records: RecordDict) -> None:
+    with pytest.raises(ExchangeError, match="what came"):
+        read_answer(records)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        RecordDict(),
+        RecordDict({"task": ConfigRecord(), "weights": ArrayRecord()}),
+        RecordDict({"task": ConfigRecord({"run": "{}", "round": 1, "seed": 0})}),
+        RecordDict(
+            {
+                "task": ConfigRecord({"run": "{}", "round": "x", "seed": 0}),
+                "weights": ArrayRecord(),
+            }
+        ),
+        answer_records(Refusal(site="north", round=1, reason="no")),
+    ],
+)
+def test_rubbish_is_no_task(records: RecordDict) -> None:
+    with pytest.raises(ExchangeError, match="what came"):
+        read_task(records)
