@@ -19,7 +19,7 @@ from confrere_common.method import METHODS
 SIDE = 16
 
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
-    "resnet": {"name": "resnet", "width": 8, "groups": 4},
+    "resnet": {"name": "resnet", "width": 8, "groups": 4, "stem": "large"},
     "vit": {"name": "vit", "dim": 24, "depth": 2, "heads": 2, "patch": 8},
 }
 
@@ -46,7 +46,7 @@ def tiny_run(method: str = "simclr", **sections: Mapping[str, Any]) -> Run:
         "federation": {"rounds": 2},
     }
     for name, changed in sections.items():
-        plain[name] = {**plain.get(name, {}), **changed}
+        plain[name] = changed if "name" in changed else {**plain.get(name, {}), **changed}
     return parse_run(plain, COMMON_FAMILIES)
 
 

@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from confrere_common.errors import DataError
 
@@ -182,5 +182,5 @@ def _widening(points_S: Floats, over_patients: float) -> Callable[[float], float
     if over_seeds <= SAME:
         return lambda side: side
     freedom = (seeds - 1) * (1 + over_patients / over_seeds) ** 2
-    quantile = float(student.ppf(TAILS[1] / 100, freedom))
+    quantile = float(stdtrit(freedom, TAILS[1] / 100))  # Student's t; scipy.stats is slow to load
     return lambda side: quantile * math.hypot(side / NORMAL, math.sqrt(over_seeds))

@@ -35,7 +35,7 @@ def restore(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
 ) -> None:
     """Put saved moments back; parameters without any start anew."""
-    named = _trained(model)
+    named = _trained(model) if state else {}
     for key, value in state.items():
         name, _, slot = key.rpartition(".")
         parameter = named[name]

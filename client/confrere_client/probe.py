@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.model_selection import GroupKFold
 
 from confrere_client.intervals import Measure
 from confrere_common.errors import DataError
@@ -194,6 +193,9 @@ def _quality_in_folds(train_NR: Floats, train: Labelled, classes: int) -> dict[f
     if folds < 2:
         return fallback
     held = {strength: np.zeros((len(train.labels), classes)) for strength in STRENGTHS}
+    # Imported here: a study's first round need not wait for it.
+    from sklearn.model_selection import GroupKFold
+
     for fit, out in GroupKFold(folds).split(train_NR, groups=train.patients):
         for strength, (scores_NK, _) in _path(
             train_NR[fit], train.labels[fit], train_NR[out], classes

@@ -3,6 +3,7 @@
 Shapes: B images, C channels, [Z] Y X voxels.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,8 @@ from confrere_client.optimizer import make_optimizer, moments, restore, set_rate
 from confrere_common.augment.pipeline import augmentation, normalise
 from confrere_common.config import Run
 from confrere_common.errors import TrainingError
-from confrere_common.model import (
-    build_model,
-    input_of,
-    load_weights,
-    local_weights,
-    shared_weights,
-)
-from confrere_common.weights import Weights, finite
+from confrere_common.model import build_model, input_of
+from confrere_common.weights import Weights, finite, must_fit
 
 LocalState = Mapping[str, Tensor]
 """What a site keeps between rounds: ``local/<name>`` and ``optimizer/<name>.<slot>``."""
@@ -76,8 +71,20 @@ class Trainer:
         self.augment = augmentation(run.augment, channels=channels, size=size)
         self.losses = torch.compile(self.model.losses) if run.train.compile else self.model.losses
         self.optimizer = make_optimizer(self.model, run.train)
-        self.template = shared_weights(self.model)
-        """Names and shapes of what travels; its values are none of any site's."""
+        # The model's own tensors, listed once: a walk through the modules costs a tiny site much.
+        own = self.model.state_dict()
+        self.shared = {name: t for name, t in own.items() if self.model.is_shared(name)}
+        self.local = {name: t for name, t in own.items() if name not in self.shared}
+        self._fitting: Weights | None = None
+
+    def must_fit(self, weights: Weights) -> None:
+        """Raise ExchangeError unless *weights* are of this model and finite.
+
+        The sites of a simulation are given the very same weights in turn: those are checked once.
+        """
+        if weights is not self._fitting:
+            must_fit(weights, self.shared)
+            self._fitting = weights
 
     def round(
         self,
@@ -104,17 +111,17 @@ class Trainer:
         seen = steps * min(self.run.train.batch, len(images))
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         metrics |= self._health(images, generator)
-        trained, kept = shared_weights(self.model), self._keep()
-        if not (finite(trained) and finite(kept)):  # the loss was sound, its last step was not
+        trained, kept = _copies(self.shared), self._keep()
+        if not (_sound(trained) and _sound(kept)):  # the loss was sound, its last step was not
             raise self._lost("the weights were no longer numbers", steps, steps)
         return Trained(weights=trained, state=kept, metrics=metrics)
 
     def _start(self, weights: Weights, state: LocalState) -> None:
-        load_weights(self.model, weights)
+        _fill(self.shared, weights)
         self.model.train()
         local = _under("local/", state)
         if local:
-            load_weights(self.model, local)
+            _fill(self.local, local)
         else:
             self.model.start_local()
         self.optimizer.state.clear()  # what the site before this one left
@@ -126,9 +133,7 @@ class Trainer:
             return batch.pin_memory().to(self.device, non_blocking=True)
         return batch
 
-    def _step(
-        self, images_BCZYX: Tensor, generator: torch.Generator, progress: float
-    ) -> Tensor:
+    def _step(self, images_BCZYX: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         train, optimizer = self.run.train, self.optimizer
         set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
         views = self.model.views(images_BCZYX, self.augment, generator)
@@ -171,7 +176,7 @@ class Trainer:
         return health.health(still.cpu().numpy(), one.cpu().numpy(), two.cpu().numpy())
 
     def _keep(self) -> LocalState:
-        kept = {f"local/{name}": t for name, t in local_weights(self.model).items()}
+        kept = {f"local/{name}": t for name, t in _copies(self.local).items()}
         if self.run.train.optimizer_state == "keep":
             named = moments(self.model, self.optimizer)
             kept |= {f"optimizer/{name}": tensor for name, tensor in named.items()}
@@ -185,6 +190,21 @@ class Place:
     site: str
     round: int
     seed: int
+
+
+@torch.no_grad()
+def _fill(own: Weights, given: Weights) -> None:
+    for name, tensor in given.items():
+        own[name].copy_(tensor)
+
+
+def _copies(own: Weights) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
+
+
+def _sound(weights: Weights) -> bool:
+    # What is no number makes a sum none; a sum that overflowed is looked at more closely.
+    return math.isfinite(sum(float(tensor.sum()) for tensor in weights.values())) or finite(weights)
 
 
 def _under(start: str, state: LocalState) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from confrere_client.train import Pixels, Place, Trainer, Watch
 from confrere_common.errors import ConfrereError
 from confrere_common.exchange import Answer, Refusal, Task, Update
 from confrere_common.log import reason
-from confrere_common.weights import must_fit, subtract
+from confrere_common.weights import subtract
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def answer(task: Task, desk: Desk) -> Answer:
 
 def _train(task: Task, desk: Desk) -> Update:
     trainer = desk.trainer(task.run)
-    must_fit(task.weights, trainer.template)
+    trainer.must_fit(task.weights)
 
     state = desk.keepsake.load(before=task.round)
     place = Place(site=desk.site, round=task.round, seed=task.seed)

@@ -71,6 +71,6 @@ def must_fit(weights: Weights, template: Weights) -> None:
             given, due = tuple(tensor.shape), tuple(template[name].shape)
             raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
         if tensor.dtype != template[name].dtype:
-            raise ExchangeError(f"'{name}' is {tensor.dtype}; the model's is {template[name].dtype}")
+            raise ExchangeError(f"'{name}' is {tensor.dtype}, the model's {template[name].dtype}")
         if not bool(torch.isfinite(tensor).all()):
             raise ExchangeError(f"'{name}' holds NaN or infinite entries")

@@ -106,9 +106,7 @@ def one_round(study: Study, state: ServerState) -> ServerState:
     return ServerState(round=number, weights=weights, step=step, records=(*state.records, record))
 
 
-def _stepped(
-    study: Study, state: ServerState, joined: Weights
-) -> tuple[Weights, StepState, str]:
+def _stepped(study: Study, state: ServerState, joined: Weights) -> tuple[Weights, StepState, str]:
     named = study.run.federation.step
     weights, step = STEPS.member(named.name)(
         state.weights, joined, state.step, STEPS.configure(named)

@@ -100,7 +100,7 @@ def test_the_input_of_a_volume_has_three_sides() -> None:
 
 
 def test_a_method_that_cannot_train_the_encoder_names_those_it_can() -> None:
-    run = tiny_run("mae", encoder={"name": "resnet"} | {"dim": 8})
+    run = tiny_run("mae", encoder={"name": "resnet"})
 
     with pytest.raises(
         ConfigError, match="'mae' cannot train encoder 'resnet': choose encoder vit"

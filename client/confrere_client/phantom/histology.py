@@ -33,6 +33,9 @@ EOSIN = np.array([0.12, 0.62, 0.28], np.float32)
 INK = 13 * 0.085**2
 """Nuclear area of a gland, over pi, whatever its class; a unit is half the image."""
 
+HOLLOW = 0.2**2
+"""Area of its lumen, likewise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gland:
@@ -47,15 +50,16 @@ class Gland:
     """How far they stray from pointing outwards, in radians; 9 is any way."""
     rows: float | None = None
     """Half the distance of the two rows around the lumen; None when heaped without order."""
-    lumen: float = 0.19
-    lumen_aspect: float = 1.3
+    lumens: int = 1
+    """Hollows that share the same area: one lumen, or many small vacuoles."""
+    hollow_aspect: float = 1.2
 
 
 GLANDS = {
-    "normal": Gland(nuclei=13, spread=0.06, aspect=1.15, lean=0.5, rows=0.0, lumen_aspect=1.1),
-    "inflammation": Gland(nuclei=30, spread=0.08, aspect=1.05),
+    "normal": Gland(nuclei=13, spread=0.06, aspect=1.15, lean=0.5, rows=0.0, hollow_aspect=1.1),
+    "inflammation": Gland(nuclei=30, spread=0.08, aspect=1.05, lumens=7),
     "adenoma": Gland(nuclei=16, spread=0.06, aspect=2.3, lean=0.12, rows=0.04),
-    "carcinoma": Gland(nuclei=6, spread=0.3, aspect=1.5, dent=0.1, lumen_aspect=1.6),
+    "carcinoma": Gland(nuclei=6, spread=0.3, aspect=1.5, dent=0.1, lumens=2, hollow_aspect=6.0),
 }
 
 
@@ -71,7 +75,7 @@ def draw(rng: np.random.Generator, canvas: Canvas, finding: str) -> Drawing:
 
 def _focus(rng: np.random.Generator, canvas: Canvas) -> Field:
     centre_D = rng.uniform(-0.35, 0.35, 2)
-    return blob(rng, canvas, centre_D, rng.uniform(1.0, 1.6), 0.12, 3)
+    return blob(rng, canvas, centre_D, rng.uniform(1.15, 1.7), 0.12, 3)
 
 
 def _tissue(
@@ -84,7 +88,7 @@ def _tissue(
     kinds = (("normal", centre_GD[~ill_G]), (finding, centre_GD[ill_G]))
     nuclei = join([_nuclei(rng, some_GD, GLANDS[kind], canvas.zoom) for kind, some_GD in kinds])
     lumens = join([_lumens(rng, some_GD, GLANDS[kind], canvas.zoom) for kind, some_GD in kinds])
-    dense, hollow = np.exp(rng.normal(0, (0.12, 0.25)))  # any tissue may be fuller than another
+    dense, hollow = np.exp(rng.normal(0, (0.1, 0.2)))  # any tissue may be fuller than another
     return replace(nuclei, size=nuclei.size * dense), replace(lumens, size=lumens.size * hollow)
 
 
@@ -126,11 +130,14 @@ def _set(rng: np.random.Generator, shape: tuple[int, int], gland: Gland) -> tupl
 
 
 def _lumens(rng: np.random.Generator, centre_GD: Field, gland: Gland, zoom: float) -> Spots:
-    count = len(centre_GD)
+    """Return the hollows of all these glands; one lies in the middle, several lie about."""
+    astray = 0.03 if gland.lumens == 1 else 0.28
+    centre_ND = np.repeat(centre_GD, gland.lumens, axis=0)
+    count = len(centre_ND)
     return Spots(
-        centre=centre_GD + zoom * rng.normal(0, 0.03, centre_GD.shape),
-        size=zoom * gland.lumen * np.exp(rng.normal(0, 0.15, count)),
-        aspect=np.full(count, gland.lumen_aspect),
+        centre=centre_ND + zoom * rng.normal(0, astray, centre_ND.shape),
+        size=zoom * np.sqrt(HOLLOW / gland.lumens) * np.exp(rng.normal(0, 0.15, count)),
+        aspect=gland.hollow_aspect * np.exp(rng.normal(0, 0.1, count)),
         angle=rng.uniform(0, math.pi, count),
         dent=rng.uniform(0, 0.12, count),
         weight=np.ones(count),
@@ -141,8 +148,8 @@ def _stain(rng: np.random.Generator, canvas: Canvas, nuclei_YX: Field, lumen_YX:
     """Return (3, Y, X): light that two dyes let through (Beer-Lambert)."""
     strands = fibres(rng, canvas, rng.uniform(5, 9), rng.uniform(0, math.pi))
     patchy = smooth_field(rng, canvas, 5)
-    body = (0.75 + 0.12 * strands + 0.12 * patchy) * (1 - lumen_YX)
-    dye_H = rng.uniform(0.85, 1.15) * (nuclei_YX * (1 - 0.2 * lumen_YX) + 0.06)
-    dye_E = rng.uniform(0.7, 1.0) * np.clip(body, 0.02, None) * (1 - 0.5 * nuclei_YX)
+    body = (0.75 + 0.08 * strands + 0.08 * patchy) * (1 - lumen_YX)
+    dye_H = rng.uniform(0.9, 1.1) * (nuclei_YX * (1 - 0.2 * lumen_YX) + 0.06)
+    dye_E = rng.uniform(0.75, 0.95) * np.clip(body, 0.02, None) * (1 - 0.5 * nuclei_YX)
     density = HAEMATOXYLIN[:, None, None] * dye_H + EOSIN[:, None, None] * dye_E
     return np.asarray(0.97 * np.exp(-density), np.float32)

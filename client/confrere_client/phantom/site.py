@@ -63,12 +63,12 @@ def _shifted(*level: float) -> Look:
     return Look(
         light=0.06 * light,
         contrast=0.2 * contrast,
-        gamma=0.25 * gamma,
+        gamma=0.2 * gamma,
         cast=(0.08 * red, 0.08 * green, 0.08 * blue),
         vignette=0.25 * max(vignette, 0.0),
-        blur=0.25 * max(unsharp, -0.8),
-        noise=0.018 * max(noise, 0.0),
-        grain=0.03 * max(grain, 0.0),
+        blur=0.2 * max(unsharp, -0.8),
+        noise=0.014 * max(noise, 0.0),
+        grain=0.02 * max(grain, 0.0),
     )
 
 
@@ -92,7 +92,7 @@ def varied(rng: np.random.Generator, strength: float) -> Look:
     return Look(
         light=0.06 * draw[0],
         contrast=0.14 * draw[1],
-        gamma=0.14 * draw[2],
+        gamma=0.1 * draw[2],
         cast=tuple(0.07 * draw[3:6]),
         vignette=0.0,
         blur=0.1 * rng.normal(0, strength),

@@ -1,0 +1,456 @@
+"""What simulating a federation costs beyond the work: ours inline, Flower with Ray, a plain loop.
+
+    python tests/benchmarks/simulate.py [--quick]
+
+Prints tables and writes ``results/simulate.json`` (``--quick`` writes nothing). Every trial is a
+fresh process with one torch thread; the engines take turns inside every repeat.
+
+Overhead: virtual sites of two 8 px images and one step of a ViT of one block. ``inline`` and
+``ray`` are our engines through ``Job``, with all they do in production: checks, checkpoints, each
+site's own state on disk. ``plain`` is a bare torch loop over one model, run after every inline
+round in the same process, that does what a site is asked for and nothing else: load the weights,
+step, measure the representation, fold; ``steps`` leaves the measures out. A round counts from when
+its cohort is drawn until it is saved. Overhead is a round's seconds less ``plain``.
+
+``ray`` gives each site all cores, so one worker stands against our one process; ``ray, N at once``
+gives each site one core: N workers share the work, which is then taken off the overhead though it
+ran beside it. ``no-op`` is no engine of ours but a bare Flower app whose clients return what came:
+no work is taken off, no state is kept.
+
+Work: 4 sites with 20 steps of a ResNet-18 16 wide at 64 px in batches of 32.
+
+Start: ``confrere simulate`` of a toy until its first round: seconds of processor, imports included,
+and the peak memory of the whole run.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from timing import Row, facts, peak_mib, said, timed, write
+
+from confrere_client import health
+from confrere_client.data.catalog import catalog_of
+from confrere_client.data.images import Images
+from confrere_common.augment.pipeline import augmentation, normalise
+from confrere_common.config import Run
+from confrere_common.loading import parse_run
+from confrere_common.method import Method
+from confrere_common.model import build_model, input_of, shared_weights
+from confrere_common.weights import Weights
+from confrere_deploy.engine import ENGINES, Job
+from confrere_deploy.families import ALL_FAMILIES
+from confrere_server.rounds import Asked, Closed, Event
+
+COUNTS = (4, 10, 100, 1000)
+JUDGED = (10, 100, 1000)
+LESS, WORK, START_S, MEMORY_MIB = 10.0, 1.10, 5.0, 600.0
+
+TINY = {
+    "data": {"source": "phantom", "image_px": 8, "channels": 1, "dims": 2},
+    "encoder": {"name": "vit", "depth": 1, "dim": 16, "heads": 1, "patch": 4},
+    "method": {"name": "simclr", "hidden": 16, "out": 8},
+    "augment": {"modality": "cxr"},
+    "train": {"batch": 2, "steps_per_round": 1, "device": "cpu", "optimizer_state": "reset"},
+}
+REAL = {
+    "data": {"source": "phantom", "image_px": 64, "channels": 3, "dims": 2},
+    "encoder": {"name": "resnet", "depth": 18, "width": 16},
+    "method": {"name": "simclr"},
+    "augment": {"modality": "dermatology"},
+    "train": {"batch": 32, "steps_per_round": 20, "device": "cpu"},
+}
+TOY = {
+    "name": "toy",
+    "data": {
+        "source": {"name": "npz", "path": "toy.npz"},
+        "image_px": 32,
+        "split": {"name": "iid", "sites": 3},
+    },
+    "encoder": {"name": "resnet", "depth": 18, "width": 8},
+    "method": {"name": "simsiam", "hidden": 64, "out": 64, "bottleneck": 16},
+    "augment": {"modality": "cxr"},
+    "train": {"batch": 16, "steps_per_round": 2},
+    "federation": {"rounds": 1},
+    "floors": "cheap",
+}
+
+
+# ---------------------------------------------------------------------------- the jobs
+
+
+@dataclass
+class Laps:
+    """Seconds from when a round's cohort is drawn until it is saved; then *between* is called."""
+
+    between: Callable[[], None]
+    seconds: list[float] = field(default_factory=list)
+    cpu_at_start: float | None = None
+    began: float = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            if self.cpu_at_start is None:
+                self.cpu_at_start = processor_seconds()
+            self.began = time.perf_counter()
+        elif isinstance(event, Closed):
+            self.seconds.append(time.perf_counter() - self.began)
+            refused = [site.refused for site in event.record.sites if site.refused]
+            if refused:
+                raise SystemExit(f"{len(refused)} sites were left out, the first: {refused[0]}")
+            self.between()
+
+
+def run_of(plain: Mapping[str, Any], rounds: int) -> Run:
+    named = {"name": "bench", **plain, "federation": {"rounds": rounds}}
+    return parse_run(named, ALL_FAMILIES)
+
+
+def job_of(run: Run, sites: int, each: int, folder: Path, laps: Laps) -> Job:
+    channels, size = input_of(run)
+    path = folder / "pixels.npy"
+    shape = (sites * each, channels, *size)
+    np.save(path, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    mapped = np.load(path, mmap_mode="r")
+    return Job(
+        run=run,
+        seed=0,
+        images=Images(pixels=mapped, catalog=catalog_of([]), skipped=(), digest=""),
+        sites={f"site-{n}": np.arange(n * each, (n + 1) * each) for n in range(sites)},
+        folder=folder / "job",
+        observe=laps,
+        watch=lambda *_: None,
+    )
+
+
+class Plain:
+    """A federated round as one would write it on a napkin."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.train = job, job.run.train
+        self.model: Method = build_model(job.run, seed=0)
+        channels, size = input_of(job.run)
+        self.augment = augmentation(job.run.augment, channels=channels, size=size)
+        self.weights: Weights = shared_weights(self.model)
+        self.own = {n: t for n, t in self.model.state_dict().items() if self.model.is_shared(n)}
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-3, betas=self.train.betas, fused=True
+        )
+        self.generator = torch.Generator().manual_seed(0)
+        self.memory = torch.from_numpy(np.array(job.images.pixels))
+
+    def round(self, *, measured: bool) -> None:
+        joined = {name: torch.zeros_like(tensor) for name, tensor in self.weights.items()}
+        for rows in self.job.sites.values():
+            images = self.memory[rows[0] : rows[-1] + 1]
+            with torch.no_grad():
+                for name, tensor in self.weights.items():
+                    self.own[name].copy_(tensor)
+            self.optimizer.state.clear()
+            self.model.train()
+            for _ in range(self.train.steps_per_round or 1):
+                self.step(images)
+            if measured:
+                self.measure(images)
+            for name, tensor in self.weights.items():
+                joined[name].add_(self.own[name] - tensor, alpha=1 / len(self.job.sites))
+        self.weights = {name: tensor + joined[name] for name, tensor in self.weights.items()}
+
+    def step(self, images: torch.Tensor) -> None:
+        rows = torch.randperm(len(images), generator=self.generator)[: self.train.batch]
+        views = self.model.views(images[rows], self.augment, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.losses(*views).mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def measure(self, images: torch.Tensor) -> None:
+        self.model.eval()
+        still = self.model.encoder(normalise(images[:256])).numpy()
+        pairs = self.augment(torch.cat([images[:64]] * 2), self.generator)
+        one, two = self.model.encoder(pairs).chunk(2)
+        health.health(still, one.numpy(), two.numpy())
+
+
+# --------------------------------------------------------------- trials, each a process
+
+
+def processor_seconds() -> float:
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    return spent.ru_utime + spent.ru_stime
+
+
+def trial_inline(plain: Mapping[str, Any], sites: int, each: int, rounds: int) -> Row:
+    """Run our inline engine; after each of its rounds the plain loop, with and without measures."""
+    loops: dict[str, list[float]] = {"plain": [], "steps": []}
+
+    def between() -> None:
+        for name in sorted(loops, reverse=len(laps.seconds) % 2 == 0):
+            loops[name].append(timed(lambda name=name: bare.round(measured=name == "plain")))
+
+    laps = Laps(between)
+    with tempfile.TemporaryDirectory() as folder:
+        job = job_of(run_of(plain, rounds), sites, each, Path(folder), laps)
+        bare = Plain(job)
+        bare.round(measured=True)
+        began = time.perf_counter()
+        ENGINES.member("inline")(job)
+        start = laps.began - began
+    del start
+    return {"seconds": laps.seconds, **loops, "peak_mib": peak_mib()}
+
+
+def trial_ray(cpus: int, sites: int, rounds: int) -> Row:
+    laps = Laps(lambda: None)
+    began = time.perf_counter()
+    first: list[float] = []
+    laps.between = lambda: first.append(time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        job = job_of(run_of(TINY, rounds), sites, 2, Path(folder), laps)
+        ENGINES.member("ray")(replace(job, resources={"num_cpus": cpus}))
+    return {"seconds": laps.seconds, "to_end_of_first_round_s": first[0]}
+
+
+def trial_noop(sites: int, rounds: int) -> Row:
+    """Run Flower's own FedAvg over clients that return the arrays they were given."""
+    import logging
+    import warnings
+
+    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    warnings.simplefilter("ignore")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+    from flwr.serverapp.strategy import FedAvg
+    from flwr.simulation import run_simulation
+
+    laps: list[float] = []
+    began = [0.0]
+
+    class Timed(FedAvg):
+        def configure_train(self, *given: Any, **named: Any) -> Any:
+            began[0] = time.perf_counter()
+            return super().configure_train(*given, **named)
+
+        def aggregate_train(self, *given: Any, **named: Any) -> Any:
+            found = super().aggregate_train(*given, **named)
+            laps.append(time.perf_counter() - began[0])
+            return found
+
+    client, server = ClientApp(), ServerApp()
+
+    @client.train()
+    def train(message: Any, context: Any) -> Any:  # noqa: ARG001
+        metrics = MetricRecord({"num-examples": 1})
+        content = {"arrays": message.content["arrays"], "metrics": metrics}
+        return Message(content=RecordDict(content), reply_to=message)
+
+    @server.main()
+    def main(grid: Any, context: Any) -> None:  # noqa: ARG001
+        weights = shared_weights(build_model(run_of(TINY, 1), seed=0))
+        strategy = Timed(fraction_evaluate=0.0, min_available_nodes=sites, min_train_nodes=sites)
+        strategy.start(grid=grid, initial_arrays=ArrayRecord(weights), num_rounds=rounds)
+
+    run_simulation(
+        server_app=server,
+        client_app=client,
+        num_supernodes=sites,
+        backend_config={
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "init_args": {"include_dashboard": False},
+        },
+    )
+    return {"seconds": laps}
+
+
+def trial_toy() -> Row:
+    """Run ``confrere simulate`` itself; its first round is seen where the display hears of it."""
+    from confrere_deploy import cli, progress
+
+    asked: list[float] = []
+    plain = progress.Display.observer
+
+    def observer(self: Any, arm: str, seed: int, rounds: int) -> Any:
+        observe, watch = plain(self, arm, seed, rounds)
+
+        def heard(event: Event) -> None:
+            if isinstance(event, Asked):
+                asked.append(processor_seconds())
+            observe(event)
+
+        return heard, watch
+
+    progress.Display.observer = observer
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        generator = np.random.default_rng(0)
+        pixels = generator.integers(0, 256, (240, 32, 32), np.uint8)
+        np.savez(folder / "toy.npz", train_images=pixels, train_labels=np.arange(240) % 3)
+        (folder / "toy.yaml").write_text(json.dumps(TOY))
+        os.environ["XDG_CACHE_HOME"] = made
+        sys.argv = ["confrere", "simulate", str(folder / "toy.yaml"), "--out", f"{made}/out"]
+        try:
+            cli.main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    return {
+        "cpu_s_to_first_round": asked[0],
+        "cpu_s": processor_seconds(),
+        "peak_mib": peak_mib(),
+    }
+
+
+TRIALS: dict[str, Callable[..., Row]] = {
+    "inline": lambda sites, rounds: trial_inline(TINY, sites, 2, rounds),
+    "ray": lambda sites, rounds: trial_ray(os.cpu_count() or 1, sites, rounds),
+    "ray_many": lambda sites, rounds: trial_ray(1, sites, rounds),
+    "noop": trial_noop,
+    "work": lambda rounds: trial_inline(REAL, 4, 256, rounds),
+    "toy": trial_toy,
+}
+
+
+def trial(name: str, *numbers: int) -> Row:
+    """Return what a fresh process measures."""
+    command = [sys.executable, __file__, "--trial", name, *map(str, numbers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=1200
+    )
+    if ran.returncode:
+        raise SystemExit(f"{name} {numbers} failed:\n{ran.stderr[-2000:]}")
+    found: Row = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+# ---------------------------------------------------------------------------- the tables
+
+
+def overheads(counts: Sequence[int], *, quick: bool) -> Iterator[Row]:
+    for sites in counts:
+        repeats = 1 if quick or sites >= 1000 else 3
+        ours = {1000: 3, 100: 8}.get(sites, 20)
+        theirs = 2 if sites >= 1000 else 6
+        plans = {"inline": ours, "ray": theirs, "ray_many": theirs, "noop": theirs}
+        found: dict[str, list[Row]] = {name: [] for name in plans}
+        for repeat in range(repeats):
+            names = list(plans)
+            for name in names[repeat % 4 :] + names[: repeat % 4]:
+                found[name].append(trial(name, sites, plans[name]))
+        yield compared(sites, found)
+
+
+def compared(sites: int, found: Mapping[str, Sequence[Row]]) -> Row:
+    # The first round builds what later ones find: it is not among a round's seconds.
+    after = {name: [s for row in rows for s in row["seconds"][1:]] for name, rows in found.items()}
+    loops = {
+        name: [s for row in found["inline"] for s in row[name][1:]] for name in ("plain", "steps")
+    }
+    seconds = {name: median(values) for name, values in (after | loops).items()}
+    pairs = list(zip(after["inline"], loops["plain"], strict=True))
+    overhead = {"inline": median(a - b for a, b in pairs), "noop": seconds["noop"]}
+    overhead |= {name: seconds[name] - seconds["plain"] for name in ("ray", "ray_many")}
+    strict = median(a - b for a, b in zip(after["inline"], loops["steps"], strict=True))
+    return {
+        "sites": sites,
+        "seconds_per_round": {name: round(value, 4) for name, value in seconds.items()},
+        "overhead_s": {name: round(value, 4) for name, value in overhead.items()},
+        "inline_ms_per_site": round(1e3 * overhead["inline"] / sites, 3),
+        "times_less": {
+            name: round(overhead[name] / overhead["inline"], 1)
+            for name in ("ray", "ray_many", "noop")
+        },
+        "times_less_measures_as_overhead": round((seconds["ray"] - seconds["steps"]) / strict, 1),
+        "ray_to_end_of_first_round_s": median(
+            row["to_end_of_first_round_s"] for row in found["ray"]
+        ),
+    }
+
+
+def show(row: Row) -> None:
+    seconds, less = row["seconds_per_round"], row["times_less"]
+    print(
+        f"{row['sites']:5} {seconds['steps']:8.3f} {seconds['plain']:8.3f} "
+        f"{seconds['inline']:8.3f} {seconds['ray']:8.3f} {seconds['ray_many']:8.3f} "
+        f"{seconds['noop']:8.3f} {row['inline_ms_per_site']:9.2f} "
+        f"{less['ray']:8.1f}x {less['ray_many']:8.1f}x {less['noop']:8.1f}x",
+        flush=True,
+    )
+
+
+def real_work(rounds: int) -> Row:
+    found = trial("work", rounds)
+    taken = {name: found[name][1:] for name in ("seconds", "plain", "steps")}
+
+    def over(loop: str) -> float:
+        return median(a / b for a, b in zip(taken["seconds"], taken[loop], strict=True))
+
+    return {
+        "seconds_per_round": {name: round(median(values), 3) for name, values in taken.items()},
+        "over_plain": round(over("plain"), 3),
+        "over_steps_alone": round(over("steps"), 3),
+    }
+
+
+def verdicts(rows: Sequence[Row], work: Row, toy: Row) -> dict[str, bool]:
+    judged = [row for row in rows if row["sites"] in JUDGED]
+    return {
+        f"inline has {LESS:.0f}x less overhead a round than Flower + Ray": all(
+            row["times_less"]["ray"] >= LESS for row in judged
+        ),
+        f"a round of real work within {WORK:.2f}x of the plain loop": work["over_plain"] <= WORK,
+        f"first round within {START_S:.0f} s of processor": toy["cpu_s_to_first_round"] <= START_S,
+        f"a toy within {MEMORY_MIB:.0f} MiB": toy["peak_mib"] <= MEMORY_MIB,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="few sites, one repeat, no file")
+    parser.add_argument("--trial", nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.trial:
+        name, *numbers = given.trial
+        print("\n" + json.dumps(TRIALS[name](*map(int, numbers))))
+        return
+    toys = [trial("toy") for _ in range(1 if given.quick else 3)]
+    toy = {name: round(median(one[name] for one in toys), 2) for name in toys[0]}
+    print(f"toy: {toy}", flush=True)
+    work = real_work(3 if given.quick else 6)
+    print(f"real work: {work}", flush=True)
+    print(
+        "\nseconds a round                                         inline    overhead over inline's"
+    )
+    print(
+        "sites    steps    plain   inline      ray ray many    no-op   ms/site"
+        "       ray  ray many     no-op"
+    )
+    rows = []
+    for row in overheads(COUNTS[1:3] if given.quick else COUNTS, quick=given.quick):
+        rows.append(row)
+        show(row)
+    judged = verdicts(rows, work, toy)
+    for target, kept in judged.items():
+        print(f"{said(kept):6} {target}")
+    if not given.quick:
+        write("simulate", {**facts(), "targets": judged, "toy": toy, "work": work, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
