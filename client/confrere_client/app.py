@@ -30,8 +30,14 @@ def client_app(find_desk: FindDesk) -> ClientApp:
         try:
             task = read_task(message.content)
         except ExchangeError as fault:
-            given = Refusal(site=desk.site, round=0, reason=str(fault))
+            given = Refusal(site=desk.site, round=_round(message), reason=str(fault))
             return Message(content=answer_records(given), reply_to=message)
         return Message(content=answer_records(answer(task, desk)), reply_to=message)
 
     return app
+
+
+def _round(message: Message) -> int:
+    """Return the round of an unreadable task: the server writes it on the envelope as well."""
+    group = message.metadata.group_id
+    return int(group) if group.isdecimal() else 0

@@ -32,9 +32,9 @@ CONFIGS = HERE.parents[1] / "configs" / "learning"
 RESULTS = HERE / "results" / "learning.json"
 FOLDERS = {"histo": "histo_lc25000", "derm": "derm_ham10000_3sites_128"}
 METHODS = {
-    "simclr": [],
-    "byol": [],
-    "simmim": [],
+    "simclr": ["train.batch=32", "train.lr=2.0e-3"],
+    "byol": ["train.batch=32", "train.lr=1.0e-3"],
+    "simmim": ["train.batch=16", "train.lr=2.0e-3"],
 }
 """Method -> what its studies change, chosen on validation images only (see the README beside)."""
 

@@ -97,13 +97,10 @@ class Laps:
 
     between: Callable[[], None]
     seconds: list[float] = field(default_factory=list)
-    cpu_at_start: float | None = None
     began: float = 0.0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Asked):
-            if self.cpu_at_start is None:
-                self.cpu_at_start = processor_seconds()
             self.began = time.perf_counter()
         elif isinstance(event, Closed):
             self.seconds.append(time.perf_counter() - self.began)
@@ -206,10 +203,7 @@ def trial_inline(plain: Mapping[str, Any], sites: int, each: int, rounds: int) -
         job = job_of(run_of(plain, rounds), sites, each, Path(folder), laps)
         bare = Plain(job)
         bare.round(measured=True)
-        began = time.perf_counter()
         ENGINES.member("inline")(job)
-        start = laps.began - began
-    del start
     return {"seconds": laps.seconds, **loops, "peak_mib": peak_mib()}
 
 
