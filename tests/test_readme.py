@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import yaml
+
 from confrere_common.augment.pipeline import augmentation
 from confrere_common.augment.presets import Augmentation
 from confrere_common.encoder import build_encoder

@@ -58,7 +58,7 @@ def nbytes(weights: Weights) -> int:
 
 def finite(weights: Weights) -> bool:
     """Say whether every entry is a finite number."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
+    return all(_finite(tensor) for tensor in weights.values())
 
 
 def must_fit(weights: Weights, template: Weights) -> None:
@@ -72,5 +72,10 @@ def must_fit(weights: Weights, template: Weights) -> None:
             raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
         if tensor.dtype != template[name].dtype:
             raise ExchangeError(f"'{name}' is {tensor.dtype}, the model's {template[name].dtype}")
-        if not bool(torch.isfinite(tensor).all()):
+        if not _finite(tensor):
             raise ExchangeError(f"'{name}' holds NaN or infinite entries")
+
+
+def _finite(tensor: Tensor) -> bool:
+    # What is no number makes a sum none, in one pass; a sum that overflowed is looked at again.
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -1,7 +1,7 @@
 """What the server remembers of a round: who took part, what they reported, what it cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -37,7 +37,9 @@ class RoundRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return asdict(self)
+        # Not asdict, which copies every figure deeply: a state holds all rounds of all sites.
+        sites = [{**vars(site), "metrics": dict(site.metrics)} for site in self.sites]
+        return {**vars(self), "sites": sites}
 
 
 def read_record(plain: Mapping[str, Any]) -> RoundRecord:

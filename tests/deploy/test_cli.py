@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pyarrow import parquet
+
 from confrere_common.encoder import ENCODERS, build_encoder
 from confrere_common.family import Named
 from confrere_common.method import METHODS
 from confrere_common.release import Card, save_release
 from confrere_server.rule import RULES
-from PIL import Image
-from pyarrow import parquet
 
 
 def confrere(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
