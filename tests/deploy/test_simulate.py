@@ -146,9 +146,12 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tiny: Path, tmp_path: Path) 
 
 def test_ray_gives_the_numbers_of_the_inline_engine(tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    carry(tiny, tmp_path / "inline")
-    # In a process of its own: Ray leaves threads, sockets and signal handlers behind.
-    process = start(tiny, tmp_path / "ray", "--engine", "ray")
+    carry(tiny, tmp_path / "inline", "federation.rounds=2")
+    # In a process of its own: Ray leaves threads, sockets and signal handlers behind. Many cores
+    # for each site make Ray start one worker, which takes seconds to load torch, and not several.
+    cores = str(os.cpu_count())
+    short = ("--set", "federation.rounds=2")
+    process = start(tiny, tmp_path / "ray", "--engine", "ray", "--cpus-per-site", cores, *short)
     _, errors = process.communicate(timeout=180)
 
     assert process.returncode == 0, errors
