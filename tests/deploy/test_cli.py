@@ -46,7 +46,8 @@ def test_check_tells_all_faults_at_once_and_no_traceback(tmp_path: Path) -> None
     run = tmp_path / "bad.yaml"
     run.write_text(
         "name: bad\nmethod: {name: simcrl}\nencoder: resnet\n"
-        "data: {source: phantom, image_pix: 3}\ntrain: {batch: none}\nfederation: {rule: {name: mean, trim: 2}}\n"
+        "data: {source: phantom, image_pix: 3}\ntrain: {batch: none}\n"
+        "federation: {rule: {name: mean, trim: 2}}\n"
     )
 
     done = confrere("check", str(run))
