@@ -39,6 +39,7 @@ class Display:
         )
         self.study = self.bars.add_task("study, rounds", total=total_rounds, note="")
         self.sites: dict[str, TaskID] = {}
+        self.crowded = False
 
     def __enter__(self) -> Self:
         """Start to draw."""
@@ -84,7 +85,8 @@ class Display:
     def _asked(self, title: str, cohort: tuple[str, ...]) -> None:
         self._clear()
         self.bars.update(self.study, description=title)
-        if self.live and len(cohort) <= MANY:
+        self.crowded = len(cohort) > MANY
+        if self.live and not self.crowded:
             self.sites = {
                 site: self.bars.add_task(f"  {site}", total=None, note="waits") for site in cohort
             }
@@ -98,14 +100,12 @@ class Display:
         self.bars.update(task, completed=step, total=steps, note=f"loss {loss:.3f}")
 
     def _end(self, site: str, note: str) -> None:
-        task = self.sites.get(site)
-        if task is None:
+        if site not in self.sites:
             return
-        if len(self.sites) > MANY or (not note and self.bars.tasks[0].total is None):
+        if self.crowded:
             self.bars.remove_task(self.sites.pop(site))
-            return
-        fields = {"note": note} if note else {}
-        self.bars.update(task, **fields)  # type: ignore[arg-type]
+        elif note:
+            self.bars.update(self.sites[site], note=note)
 
     def _closed(self, title: str, rounds: int, event: Closed) -> None:
         self.bars.advance(self.study)
