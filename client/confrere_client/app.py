@@ -9,6 +9,7 @@ from flwr.clientapp import ClientApp
 from confrere_client.work import Desk, answer
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Refusal
+from confrere_common.log import reason
 from confrere_common.wire import answer_records, read_task
 
 FindDesk: TypeAlias = Callable[[Context], Desk]
@@ -21,12 +22,20 @@ def client_app(find_desk: FindDesk) -> ClientApp:
 
     @app.query()
     def name(message: Message, context: Context) -> Message:
-        said = ConfigRecord({"site": find_desk(context).site})
+        # No exception may leave: Flower would send its text, which may hold a path.
+        try:
+            said = ConfigRecord({"site": find_desk(context).site})
+        except Exception as fault:
+            said = ConfigRecord({"fault": reason(fault)})
         return Message(content=RecordDict({"name": said}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        desk = find_desk(context)
+        try:
+            desk = find_desk(context)
+        except Exception as fault:
+            lost = Refusal(site="", round=_round(message), reason=reason(fault))
+            return Message(content=answer_records(lost), reply_to=message)
         try:
             task = read_task(message.content)
         except ExchangeError as fault:

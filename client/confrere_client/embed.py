@@ -6,6 +6,7 @@ Shapes: N images, F features.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from confrere_common.release import Card, load_release
 from confrere_common.storage import atomic_write
 
 BATCH = 128
+Picture: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -55,20 +57,18 @@ class Embedder:
         for some in _chunks(files, BATCH):
             readable = [(path, image) for path in some if (image := self._read(path)) is not None]
             if readable:
-                stored = torch.from_numpy(np.stack([image for _, image in readable]))
+                stored = torch.from_numpy(_stacked([image for _, image in readable]))
                 kept += [path for path, _ in readable]
                 found.append(self._features(stored))
         if not kept:
             raise DataError(f"none of the {len(files)} files is a readable image.")
         return kept, np.concatenate(found)
 
-    def _read(self, path: Path) -> NDArray[np.uint8] | None:
+    def _read(self, path: Path) -> Picture | None:
         try:
-            image = fit(decode_image(path), self.card.size[-1], self.card.channels)
+            return fit(decode_image(path), self.card.size[-1], self.card.channels)
         except UnreadableImage:
             return None
-        # A batch has one type: 16-bit images keep their upper byte.
-        return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
     @torch.inference_mode()
     def _features(self, stored: torch.Tensor) -> NDArray[np.float32]:
@@ -80,6 +80,8 @@ class Embedder:
 def load(path: str | Path, *, device: str = "auto") -> Embedder:
     """Return the encoder saved at *path* (``encoder.safetensors``, its card beside it)."""
     encoder, card = load_release(Path(path))
+    if len(card.size) != 2:
+        raise DataError(f"{path} is an encoder of volumes: image files are no input of it.")
     chosen = choose_device(device)
     return Embedder(encoder=encoder.to(chosen), card=card, device=chosen)
 
@@ -113,6 +115,13 @@ def find_images(places: Sequence[Path]) -> list[Path]:
         known = ", ".join(SUFFIXES)
         raise DataError(f"no image files were found; looked for {known} at any depth.")
     return files
+
+
+def _stacked(pictures: Sequence[Picture]) -> NDArray[Any]:
+    """Return one batch; 8-bit pictures are deepened when any has 16, as in the cache."""
+    if all(picture.dtype == np.uint8 for picture in pictures):
+        return np.stack(pictures)
+    return np.stack([p if p.dtype == np.uint16 else p.astype(np.uint16) * 257 for p in pictures])
 
 
 def _chunks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

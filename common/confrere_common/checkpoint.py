@@ -72,6 +72,9 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int, durable: b
             f"{fault.strerror}. The rounds saved before it are untouched; free some space and use "
             "--resume."
         ) from fault
+    for later in saved_rounds(root):  # of a history that is being done again
+        if round_of(later) > checkpoint.round:
+            remove_folder(later)
     prune(root, keep=keep)
 
 
@@ -99,7 +102,12 @@ def saved_rounds(root: Path) -> list[Path]:
     """List the checkpoints under *root*, newest first; what is half written is not among them."""
     # A copy that someone laid beside them ("round-0004.bak") is theirs: neither read nor dropped.
     found = [path for path in root.glob("round-*") if path.name[len("round-") :].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[len("round-") :]), reverse=True)
+    return sorted(found, key=round_of, reverse=True)
+
+
+def round_of(folder: Path) -> int:
+    """Return the round that a checkpoint's folder is named after."""
+    return int(folder.name[len("round-") :])
 
 
 def prune(root: Path, *, keep: int) -> None:

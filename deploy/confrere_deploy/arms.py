@@ -12,6 +12,7 @@ from confrere_client.schedule import steps_in_round
 from confrere_common.config import Run
 from confrere_common.family import Named
 from confrere_deploy.engine import Engine, Job, SiteWatch
+from confrere_server.cohort import draw_cohort
 from confrere_server.rounds import Observe
 from confrere_server.store import ServerState
 
@@ -63,10 +64,9 @@ def federated(training: Training, seed: int) -> ServerState:
 
 def local(training: Training, seed: int) -> list[ServerState]:
     """Train each site alone."""
-    run = _single(training.run)
     jobs = [
         replace(
-            _job(training, run, f"local ({site})", seed, {site: rows}),
+            _job(training, _alone(training, len(rows)), f"local ({site})", seed, {site: rows}),
             folder=training.folder / "local" / f"seed-{seed}" / f"site-{number:04d}",
         )
         for number, (site, rows) in enumerate(training.sites.items())
@@ -76,9 +76,7 @@ def local(training: Training, seed: int) -> list[ServerState]:
 
 def centralised(training: Training, seed: int) -> ServerState:
     """Train on all images in one place."""
-    steps = sum(steps_in_round(training.run.train, len(rows)) for rows in training.sites.values())
-    train = replace(training.run.train, steps_per_round=steps, epochs_per_round=None)
-    run = _single(replace(training.run, train=train))
+    run = _alone(training, *(len(rows) for rows in training.sites.values()))
     rows = np.sort(np.concatenate(list(training.sites.values())))
     return carried(training.alone, _job(training, run, "centralised", seed, {POOLED: rows}))
 
@@ -93,6 +91,18 @@ def rounds_in(run: Run, sites: Sequence[str]) -> int:
     """Return the rounds of all trained arms of one seed, for a progress display."""
     trainings = {"none": 1, "cheap": 1, "all": 2 + len(sites)}[run.floors]
     return trainings * run.federation.rounds
+
+
+def _alone(training: Training, *images: int) -> Run:
+    """Return the run of one site with the steps that sites of so many *images* take together.
+
+    Where only a share of the sites is asked in a round, the steps of a round shrink to that share.
+    """
+    run, sites = training.run, len(training.sites)
+    share = len(draw_cohort(tuple(training.sites), run.federation.cohort, 1, 0)) / sites
+    steps = max(1, round(share * sum(steps_in_round(run.train, count) for count in images)))
+    train = replace(run.train, steps_per_round=steps, epochs_per_round=None)
+    return _single(replace(run, train=train))
 
 
 def _single(run: Run) -> Run:

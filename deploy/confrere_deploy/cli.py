@@ -140,7 +140,8 @@ def embed(
 
 def default_out(name: str, *, resume: bool) -> Path:
     """Return runs/NAME-DATE-TIME: a new one, or the newest there is to resume."""
-    found = sorted(Path("runs").glob(f"{name}-[0-9]*-[0-9]*"))
+    day, moment = "[0-9]" * 8, "[0-9]" * 6
+    found = sorted(Path("runs").glob(f"{name}-{day}-{moment}"))
     if resume and found:
         return found[-1]
     return Path("runs") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -158,6 +159,11 @@ def main() -> None:
         raise SystemExit(fault.exit_code) from None
     except ConfrereError as fault:
         errors.print(str(fault), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except OSError as fault:
+        # A full or read-only disk, far from any place that knows more.
+        what = f"{fault.strerror or type(fault).__name__}: {fault.filename or 'a file'}"
+        errors.print(f"{what}. Finished rounds are saved; mend it, then add --resume.", style="red")
         raise SystemExit(2) from None
     if code == INTERRUPTED:
         errors.print("stopped. Every finished round is saved: add --resume (and --out) to go on.")

@@ -17,6 +17,7 @@ from confrere_common.errors import TrainingError
 from confrere_common.model import encoder_weights, shared_weights
 from confrere_common.weights import count, nbytes
 from confrere_deploy.holdout import Holdout
+from confrere_server.cohort import draw_cohort
 
 TRIED_STEPS = 2
 """Steps taken to estimate the time of all."""
@@ -32,7 +33,7 @@ def plan(run: Run, images: Images, sites: Mapping[str, NDArray[np.int64]], held:
     weights = shared_weights(trainer.model)
     seconds = _estimate(run, trainer, images, sites)
     rounds = run.federation.rounds
-    asked = max(1, round(run.federation.cohort * len(sites)))
+    asked = len(draw_cohort(tuple(sites), run.federation.cohort, 1, 0))
     table = Table(title=f"Plan of '{run.name}'", show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")

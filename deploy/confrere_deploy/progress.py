@@ -14,8 +14,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from confrere_client.health import crossed
+from confrere_client.train import BUFFER
 from confrere_deploy.engine import SiteWatch
 from confrere_server.rounds import Answered, Asked, Closed, Event, Observe
+
+FEATURES = 512
+"""Width of an encoder as the limits of an alarm need it: theirs is the same above about 50."""
 
 MANY = 12
 """Above so many sites in a round only those at work have a bar."""
@@ -67,6 +72,8 @@ class Display:
                 case Answered(record=record):
                     note = f"left out: {record.refused}" if record.refused else ""
                     self._end(record.site, note)
+                    for alarm in crossed(record.metrics, min(BUFFER, record.images), FEATURES):
+                        self._say(f"{title}: site '{record.site}': {alarm} speaks of a collapse")
                     if record.refused:
                         self._say(f"{title}: site '{record.site}' {note}")
                 case Closed(record=record):

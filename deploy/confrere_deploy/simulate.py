@@ -13,6 +13,7 @@ from confrere_client.data.images import Images, open_images
 from confrere_client.device import choose_device
 from confrere_common.config import Run
 from confrere_common.encoder import Encoder
+from confrere_common.errors import RoundError
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights
 from confrere_common.weights import Weights
@@ -51,12 +52,14 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     run = settled(run, images)
     text = dump(run, ALL_FAMILIES)
     study = {"run": digest(text), "images": images.digest, "name": run.name}
-    open_folder(options.out, study, resume=options.resume)
-    console.print(f"report: {options.out / 'report.html'}", markup=False, soft_wrap=True)
-
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
     sites = spread(run, images, held)
-    plan.show(console, plan.plan(run, images, sites, held))
+    table = plan.plan(run, images, sites, held)
+    # Only now, that nothing in the run or its images stands against it, is the folder taken.
+    ENGINES.member(options.engine)
+    open_folder(options.out, study, resume=options.resume)
+    console.print(f"report: {options.out / 'report.html'}", markup=False, soft_wrap=True)
+    plan.show(console, table)
 
     exam = Exam(images=images, holdout=held)
     done = _train_all(run, options, exam, sites, console)
@@ -108,6 +111,7 @@ def _train_all(
     scores: dict[str, list[Scores]] = {name: [] for name in arms.FLOORS[run.floors]}
     states: dict[int, ServerState] = {}
     shown: list[Features] = []
+    failed: dict[str, str] = {}
     with Display(console, total) as display:
         training = arms.Training(
             run=run,
@@ -121,11 +125,18 @@ def _train_all(
         )
         for seed in run.seeds:
             studio = Studio(training=training, exam=exam, seed=seed)
-            for name, kept in scores.items():
-                if name == "raw" and kept:
+            # The federation first: no floor that fails may cost it.
+            for name in sorted(scores, key=lambda arm: arm != "federated"):
+                if name == "raw" and scores[name]:
                     continue  # pixels know no seed
                 display.say(f"{name}, seed {seed}: {arms.ARMS[name]}")
-                kept.append(studio.scores(name))
+                try:
+                    scores[name].append(studio.scores(name))
+                except RoundError as fault:
+                    if name == "federated":
+                        raise
+                    failed[name] = f"The arm '{name}' is missing, seed {seed}: {fault}"
+                    display.say(failed[name])
             states[seed] = studio.federated()
             if not shown:
                 shown.append(studio.embed([states[seed]])[0])
@@ -133,7 +144,8 @@ def _train_all(
         run=run,
         exam=exam,
         sites=sites,
-        scores=scores,
+        scores={name: kept for name, kept in scores.items() if name not in failed},
+        failed=tuple(failed.values()),
         states=states,
         shown=shown[0],
     )

@@ -1,5 +1,7 @@
 """From results to what a study leaves behind: report, encoder and a short table."""
 
+import csv
+import io
 import resource
 import sys
 import time
@@ -23,6 +25,7 @@ from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
 from confrere_common.model import encoder_weights, input_of
 from confrere_common.release import Card, save_release
+from confrere_common.storage import atomic_write
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.machine import machine
 from confrere_deploy.measure import Exam, Features, Scores, arm_figures, difference
@@ -59,6 +62,9 @@ class Results:
     shown: Features
     """Every image's features under the first seed's encoder."""
 
+    failed: tuple[str, ...] = ()
+    """Why an arm is missing, a sentence each."""
+
     clock: Clock = field(default_factory=Clock)
     command: str | None = None
 
@@ -67,6 +73,7 @@ def summarise(results: Results, out: Path, console: Console) -> schema.Report:
     """Write report and encoder into *out*, print a short table, and return the report."""
     report = report_of(results)
     write_report(out, report, pictures(results.run, results.exam, results.sites, results.shown))
+    write_skipped(out / "skipped.csv", results.exam.images.skipped)
     save_release(out / "encoder.safetensors", _exported(results), _card(results, report))
     console.print(_table(report))
     for warning in report.warnings:
@@ -74,6 +81,14 @@ def summarise(results: Results, out: Path, console: Console) -> schema.Report:
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"encoder: {out / 'encoder.safetensors'}", markup=False, soft_wrap=True)
     return report
+
+
+def write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    """List what could not be read, for whoever runs the study; no list when all could."""
+    if skipped:
+        text = io.StringIO()
+        csv.writer(text).writerows([("image", "reason"), *skipped])
+        atomic_write(path, text.getvalue().encode())
 
 
 def report_of(results: Results) -> schema.Report:
@@ -171,8 +186,15 @@ def _cost(results: Results) -> schema.Cost:
 
 
 def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]:
+    yield from results.failed
     if results.exam.images.skipped:
         yield f"{len(results.exam.images.skipped)} images could not be read and were left out."
+    catalog = results.exam.images.catalog
+    if catalog.patient_count == len(catalog):
+        yield (
+            "Every image counts as a patient of its own: if some show the same patient, the test "
+            "is on known patients. Give a patient column to rule it out."
+        )
     if not results.exam.labelled:
         yield "The images have no labels to test with: nothing says how good the encoder is."
     if len(results.run.seeds) < 3:
@@ -252,7 +274,7 @@ def _card(results: Results, report: schema.Report) -> Card:
             "digest": report.digest,
             "seed": run.seeds[0],
             "method": run.method.as_dict(),
-            "rounds": run.federation.rounds,
+            "rounds": sum(not r.void for r in results.states[run.seeds[0]].records),
             "sites": written["sites"],
             "results": written["arms"],
             "floors": run.floors,

@@ -65,7 +65,7 @@ def name_nodes(grid: Grid, expected: int) -> dict[str, int]:
     while waiting and time.monotonic() < ends:
         for reply in _pull(grid, waiting):
             node = waiting.pop(reply.metadata.reply_to_message_id)
-            if not reply.has_error():
+            if not reply.has_error() and "site" in reply.content["name"]:
                 names[str(reply.content["name"]["site"])] = node
     if len(names) < expected:
         raise RoundError(

@@ -78,7 +78,8 @@ def run_rounds(study: Study, state: ServerState) -> ServerState:
         state = one_round(study, state)
         study.save(state)
         study.observe(Closed(record=state.records[-1]))
-        _must_not_be_void(state.records)
+        _must_not_be_void(state.records, study.run.federation.rounds)
+    _must_not_be_void(state.records, study.run.federation.rounds)
     return state
 
 
@@ -181,12 +182,14 @@ def _judge(answer: Answer, template: Weights) -> tuple[SiteRecord, Update | None
     return SiteRecord(site=answer.site, images=answer.images, metrics=told), answer
 
 
-def _must_not_be_void(records: Sequence[RoundRecord]) -> None:
+def _must_not_be_void(records: Sequence[RoundRecord], rounds: int) -> None:
     last = records[-VOID_ROUNDS:]
-    if len(last) == VOID_ROUNDS and all(record.void for record in last):
+    enough = len(last) == VOID_ROUNDS or len(last) == rounds
+    if last and enough and all(record.void for record in last):
         refusals = sorted({site.refused for site in last[-1].sites if site.refused})
         raise RoundError(
-            f"{VOID_ROUNDS} rounds in succession had no result, the last: {last[-1].void}. "
+            f"{len(last)} rounds in succession had no result, the last: {last[-1].void}. "
             f"What the sites said: {'; '.join(refusals) or 'nothing'}. The rounds before are "
-            "saved; mend the cause and use --resume."
+            "saved; mend the cause and use --resume, or start anew with other "
+            "settings in another --out."
         )

@@ -284,7 +284,7 @@ def trial(name: str, *numbers: int) -> Row:
 
 def overheads(counts: Sequence[int], *, quick: bool) -> Iterator[Row]:
     for sites in counts:
-        repeats = 1 if quick or sites >= 1000 else 3
+        repeats = 1 if quick or sites >= 100 else 2
         ours = {1000: 3, 100: 8}.get(sites, 20)
         theirs = 2 if sites >= 1000 else 6
         plans = {"inline": ours, "ray": theirs, "ray_many": theirs, "noop": theirs}
@@ -363,6 +363,7 @@ def verdicts(rows: Sequence[Row], work: Row, toy: Row) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="few sites, one repeat, no file")
+    parser.add_argument("--sites", type=int, nargs="+", help="only these numbers of sites")
     parser.add_argument("--trial", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -383,14 +384,16 @@ def main() -> None:
         "       ray  ray many     no-op"
     )
     rows = []
-    for row in overheads(COUNTS[1:3] if given.quick else COUNTS, quick=given.quick):
+    counts = given.sites or (COUNTS[1:3] if given.quick else COUNTS)
+    for row in overheads(counts, quick=given.quick):
         rows.append(row)
         show(row)
-    judged = verdicts(rows, work, toy)
+        judged = verdicts(rows, work, toy)
+        found = {"targets": judged, "toy": toy, "work": work, "rows": rows}
+        if not given.quick:  # after each row: a run that is cut short keeps what it measured
+            write("simulate", {**facts(), "sites": [row["sites"] for row in rows], **found})
     for target, kept in judged.items():
         print(f"{said(kept):6} {target}")
-    if not given.quick:
-        write("simulate", {**facts(), "targets": judged, "toy": toy, "work": work, "rows": rows})
 
 
 if __name__ == "__main__":
