@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     images = _open(run, options.folder, console)
     run = settled(run, images)
     text = dump(run, ALL_FAMILIES)
+    # With the versions: scores that an older code kept are none of this study's.
     study = {"run": digest(text), "images": images.digest, "name": run.name}
+    study |= {"confrere": version("confrere"), "torch": version("torch")}
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
     sites = spread(run, images, held)
     table = plan.plan(run, images, sites, held)
