@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 import confrere_deploy.engines
 from confrere_client.data.images import Images
 from confrere_common.config import Run
+from confrere_common.exchange import Ask
 from confrere_common.family import Family
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, shared_weights
-from confrere_server.rounds import Observe
+from confrere_server.rounds import Observe, Study, run_rounds
 from confrere_server.store import ServerState, newest_state, save_state
 
 SiteWatch: TypeAlias = Callable[[str, int, int, float], None]
@@ -60,6 +61,19 @@ class Job:
         return ServerState(
             round=0, weights=shared_weights(build_model(self.run, self.seed)), step={}
         )
+
+    def carry(self, ask: Ask) -> ServerState:
+        """Do the remaining rounds over the transport *ask*, saving after each."""
+        study = Study(
+            run=self.run,
+            text=self.text,
+            seed=self.seed,
+            sites=tuple(self.sites),
+            ask=ask,
+            save=self.save,
+            observe=self.observe,
+        )
+        return run_rounds(study, self.start())
 
     def save(self, state: ServerState) -> None:
         """Save the state of a finished round."""

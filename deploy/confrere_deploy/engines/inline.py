@@ -13,7 +13,6 @@ from confrere_client.work import Desk, answer
 from confrere_common.exchange import Answer, Task
 from confrere_common.loading import COMMON_FAMILIES, parse_run
 from confrere_deploy.engine import Job
-from confrere_server.rounds import Study, run_rounds
 from confrere_server.store import ServerState
 
 
@@ -24,16 +23,7 @@ def inline(job: Job) -> ServerState:
         for site in sites:
             yield answer(task, desk_of(job, site))
 
-    study = Study(
-        run=job.run,
-        text=job.text,
-        seed=job.seed,
-        sites=tuple(job.sites),
-        ask=ask,
-        save=job.save,
-        observe=job.observe,
-    )
-    return run_rounds(study, job.start())
+    return job.carry(ask)
 
 
 def desk_of(job: Job, site: str) -> Desk:

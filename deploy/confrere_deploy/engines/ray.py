@@ -21,7 +21,6 @@ from confrere_client.work import Desk
 from confrere_common.errors import ConfigError
 from confrere_deploy.engine import Job
 from confrere_deploy.engines.inline import site_folder, trainer_for
-from confrere_server.rounds import Study, run_rounds
 from confrere_server.store import ServerState
 
 ROWS = "rows.npz"
@@ -52,16 +51,7 @@ def ray(job: Job) -> ServerState:
     def main(grid: Any) -> None:
         try:
             ask = ask_over(grid, name_nodes(grid, expected=len(job.sites)))
-            study = Study(
-                run=job.run,
-                text=job.text,
-                seed=job.seed,
-                sites=tuple(job.sites),
-                ask=ask,
-                save=job.save,
-                observe=job.observe,
-            )
-            found.append(run_rounds(study, job.start()))
+            found.append(job.carry(ask))
         except BaseException as fault:
             faults.append(fault)
 
