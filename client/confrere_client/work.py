@@ -7,7 +7,7 @@ in ``SENT``. Images, the site's own state and anything that names a patient stay
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from confrere_client.state import Keepsake
@@ -35,6 +35,12 @@ class Desk:
 
     watch: Watch | None = None
 
+    say: Callable[[BaseException], str] = reason
+    """What may be said of a fault outside: a hospital's daemon says a code of a fixed table."""
+
+    leave: Callable[[Mapping[str, float]], Mapping[str, float]] = dict
+    """Which of the figures in ``SENT`` leave, and how: a hospital's policy decides."""
+
 
 def answer(task: Task, desk: Desk) -> Answer:
     """Work on *task* and answer an update, or a refusal that says why there is none.
@@ -45,10 +51,10 @@ def answer(task: Task, desk: Desk) -> Answer:
         return _train(task, desk)
     except ConfrereError as fault:
         log.warning("round %d refused: %s", task.round, reason(fault))
-        return Refusal(site=desk.site, round=task.round, reason=reason(fault))
+        return Refusal(site=desk.site, round=task.round, reason=desk.say(fault))
     except Exception as fault:  # the boundary: see the guarantee
         log.exception("round %d failed", task.round, exc_info=_without_text(fault))
-        return Refusal(site=desk.site, round=task.round, reason=reason(fault))
+        return Refusal(site=desk.site, round=task.round, reason=desk.say(fault))
 
 
 def _train(task: Task, desk: Desk) -> Update:
@@ -65,8 +71,12 @@ def _train(task: Task, desk: Desk) -> Update:
         round=task.round,
         delta=subtract(trained.weights, task.weights),
         images=len(desk.images),
-        metrics={name: trained.metrics[name] for name in SENT if name in trained.metrics},
+        metrics=desk.leave(_told(trained.metrics)),
     )
+
+
+def _told(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: metrics[name] for name in SENT if name in metrics}
 
 
 def _without_text(fault: Exception) -> Exception:

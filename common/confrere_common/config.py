@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from confrere_common.augment.presets import Augmentation
 from confrere_common.family import Named
+from confrere_common.privacy.settings import Privacy
 from confrere_common.section import section
 
 
@@ -132,7 +133,13 @@ class Federation:
     """Share of the sites asked in a round, drawn anew each time; at least one."""
 
     quorum: Share = 0.5
-    """Share of the asked sites whose valid updates make a round count."""
+    """Share of the asked sites whose valid updates make a round count; 1 waits for every site."""
+
+    min_sites: Count = 2
+    """Approved sites without which a deployed federation holds no round; simulations ignore it."""
+
+    deadline_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    """Longest time that a deployed round waits for a site; the server learns a shorter one."""
 
     rule: Choice = Field(default_factory=lambda: Named(name="mean", knobs={}))
     """How updates are joined (mean, trimmed_mean, median)."""
@@ -174,6 +181,9 @@ class Run:
 
     federation: Federation = Field(default_factory=Federation)
     """How rounds are called."""
+
+    privacy: Privacy | None = None
+    """What a site's patients are promised; absent means that updates leave as they are."""
 
     floors: Literal["none", "cheap", "all"] = "cheap"
     """What stands beside the result: cheap = raw pixels and the untrained encoder; all = also each

@@ -3,6 +3,7 @@
 ``Weights`` maps a parameter's name to its tensor; all tensors are float32 on the CPU unless said.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -54,6 +55,16 @@ def count(weights: Weights) -> int:
 def nbytes(weights: Weights) -> int:
     """Return the bytes that the tensors take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def weights_digest(weights: Weights) -> str:
+    """Return the SHA-256 over names, shapes and bytes, as hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def finite(weights: Weights) -> bool:

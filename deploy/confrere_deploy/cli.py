@@ -15,6 +15,7 @@ from rich.table import Table
 from confrere_common.errors import ConfrereError
 from confrere_common.family import Family
 from confrere_common.log import start_logging
+from confrere_deploy.commands import client, server
 
 INTERRUPTED = 130
 """What the shell expects of a program that was told to stop; typer answers it for Ctrl-C."""
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated self-supervised training of medical image encoders. Images never leave a site.",
 )
+app.add_typer(server.app)
+app.add_typer(client.app)
 console = Console()
 
 RunFile = Annotated[
@@ -80,18 +83,18 @@ def simulate(  # noqa: PLR0913  (an option each)
 def check(
     run_file: RunFile,
     changes: Sets = None,
+    engine: Annotated[str, typer.Option(help="The engine it shall run on: inline or ray.")] = (
+        "inline"
+    ),
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every field with what it means.")
     ] = False,
 ) -> None:
-    """Validate a run without training: all faults at once."""
-    from confrere_common.loading import read_run
-    from confrere_common.model import must_suit
+    """Validate a run without training: all faults at once, of model, device and images too."""
+    from confrere_deploy.check import checked
     from confrere_deploy.explain import explained
-    from confrere_deploy.families import ALL_FAMILIES
 
-    run = read_run(run_file, changes or (), ALL_FAMILIES)
-    must_suit(run)
+    run = checked(run_file, changes or (), engine=engine)
     if explain:
         console.print(explained(run), markup=False, highlight=False, soft_wrap=True)
     console.print(f"{run_file}: run '{run.name}' is sound.", markup=False, soft_wrap=True)

@@ -1,0 +1,57 @@
+"""A round's work on its way from the line to the worker: one file, and the name of it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from confrere_common.errors import ExchangeError
+from confrere_common.exchange import Task
+from confrere_common.weights import weights_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errand:
+    """What the worker is given: small; the weights lie in a file."""
+
+    key: str
+    """Digest of run, round, seed and weights: equal errands have equal answers."""
+
+    run_id: str
+    round: int
+    path: Path
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for the worker's line of JSON."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def errand_key(task: Task) -> str:
+    """Return the name under which the answer to *task* is kept."""
+    said = f"{task.run}\n{task.round}\n{task.seed}\n{weights_digest(task.weights)}"
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def spool(folder: Path, run_id: str, task: Task, key: str) -> Errand:
+    """Write *task* for the worker, in place of an older one. OSError when the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for old in folder.iterdir():
+        old.unlink()
+    path = folder / f"{key}.task"
+    said = json.dumps({"run": task.run, "round": task.round, "seed": task.seed})
+    save_file(dict(task.weights), path, metadata={"task": said})
+    return Errand(key=key, run_id=run_id, round=task.round, path=path)
+
+
+def read_spooled(path: Path) -> Task:
+    """Return the task in a file; ExchangeError when it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads(file.metadata()["task"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+        raise ExchangeError(f"a spooled task cannot be read: {type(fault).__name__}") from None
+    return Task(run=said["run"], round=said["round"], seed=said["seed"], weights=weights)

@@ -1,0 +1,138 @@
+"""Finished updates that may not have arrived: encrypted at rest, sent again without training again.
+
+An entry's name is the errand's key: the digest of run, round and the very weights that came. A
+server that asks a second time after a crash gets the same bytes.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from confrere_common.errors import CheckpointError
+from confrere_common.exchange import Update
+from confrere_common.storage import sync_folder
+
+FRAME = 16 << 20
+"""Bytes that are encrypted at once: memory beside the update stays at that."""
+
+TAG = 16
+NONCE = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outbox:
+    """The folder of what may have to be sent again.
+
+    Guarantee: what lies here can be read with the site's own key alone; an entry that was changed,
+    cut short, or put under another name is not taken for one.
+    """
+
+    folder: Path
+    key: bytes
+    """32 bytes, of the site."""
+
+    def put(self, errand: str, run: str, update: Update) -> None:
+        """Keep *update*; it is whole on the disk when this returns. OSError when that is full."""
+        said = {
+            "run": run,
+            "site": update.site,
+            "round": update.round,
+            "images": update.images,
+            "metrics": dict(update.metrics),
+        }
+        content = save(
+            {name: tensor.contiguous() for name, tensor in update.delta.items()},
+            metadata={"update": json.dumps(said)},
+        )
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = self._path(errand).with_suffix(".part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            for frame in _sealed(content, self.key, errand):
+                file.write(frame)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path(errand))
+        sync_folder(self.folder)
+
+    def get(self, errand: str) -> Update | None:
+        """Return the update of *errand*, None when there is none; a damaged one is removed."""
+        try:
+            content = _opened(self._path(errand), self.key, errand)
+            return _update(content)
+        except FileNotFoundError:
+            return None
+        except CheckpointError:
+            self._path(errand).unlink(missing_ok=True)
+            return None
+
+    def has(self, errand: str) -> bool:
+        """Return whether something lies here for *errand*."""
+        return self._path(errand).exists()
+
+    def drop_all_but(self, errand: str) -> None:
+        """Remove what an earlier round left: the server has gone on, so it arrived."""
+        for path in self.folder.glob("*.box"):
+            if path != self._path(errand):
+                path.unlink(missing_ok=True)
+
+    def _path(self, errand: str) -> Path:
+        return self.folder / f"{errand}.box"
+
+
+def _sealed(content: bytes, key: bytes, errand: str) -> Iterator[bytes]:
+    """Yield a nonce's random half, then frame after frame; each knows its place and the last."""
+    cipher, salt = AESGCM(key), secrets.token_bytes(NONCE - 4)
+    view, frames = memoryview(content), max(1, -(-len(content) // FRAME))
+    yield salt + len(content).to_bytes(8, "big")
+    for number in range(frames):
+        part = view[number * FRAME : (number + 1) * FRAME]
+        nonce = salt + number.to_bytes(4, "big")
+        yield cipher.encrypt(nonce, part, _bound(errand, number, len(content)))
+
+
+def _opened(path: Path, key: bytes, errand: str) -> bytes:
+    cipher = AESGCM(key)
+    with path.open("rb") as file:
+        head = file.read(NONCE - 4 + 8)
+        if len(head) != NONCE + 4:
+            raise CheckpointError("an update in the outbox was cut short")
+        salt, length = head[: NONCE - 4], int.from_bytes(head[NONCE - 4 :], "big")
+        content, number = bytearray(), 0
+        try:
+            while len(content) < length or number == 0:
+                frame = file.read(FRAME + TAG)
+                nonce = salt + number.to_bytes(4, "big")
+                content += cipher.decrypt(nonce, frame, _bound(errand, number, length))
+                number += 1
+        except (InvalidTag, ValueError):
+            raise CheckpointError("an update in the outbox was altered or cut short") from None
+    return bytes(content)
+
+
+def _bound(errand: str, number: int, length: int) -> bytes:
+    return f"confrere outbox {errand} {number} {length}".encode()
+
+
+def _update(content: bytes) -> Update:
+    try:
+        size = int.from_bytes(content[:8], "little")
+        said = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["update"])
+        delta: dict[str, torch.Tensor] = load(content)
+        return Update(
+            site=said["site"],
+            round=said["round"],
+            delta=delta,
+            images=said["images"],
+            metrics=said["metrics"],
+        )
+    except (ValueError, KeyError, TypeError, SafetensorError):
+        raise CheckpointError("an update in the outbox cannot be read") from None

@@ -1,0 +1,369 @@
+"""The hospital's daemon: one thread that talks to the coordinator, one process that trains.
+
+In order, for whatever comes: is it the code that is installed here; does the policy allow it; has a
+person approved it; then train, in the worker; then send what ``work.py`` assembled, from the
+outbox. Nothing listens on any port.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import json
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from confrere_client.daemon.errand import errand_key, spool
+from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
+from confrere_client.daemon.hands import Hands
+from confrere_client.daemon.outbox import Outbox
+from confrere_client.join import renew_if_due
+from confrere_client.plans import Plan, list_plans, receive, run_of, standing
+from confrere_client.policy import Policy, judge, read_policy
+from confrere_client.registry import registered
+from confrere_client.site import SiteFolder
+from confrere_common.code import bundle_digest, code_digest
+from confrere_common.codes import code_of
+from confrere_common.config import Run
+from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.exchange import Refusal, Task
+from confrere_common.pki.tls import client_context
+from confrere_common.proposal import Proposal, Standing
+from confrere_common.storage import atomic_write
+from confrere_common.wire import (
+    answer_records,
+    read_proposal_records,
+    read_task,
+    read_witness,
+    standing_records,
+    with_witness,
+)
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 10.0
+"""Pause between two signs of life; the server waits a minute for one."""
+
+QUICK_S, CALM_S = 0.3, 2.0
+"""Pause between two questions for work: while a run is on, and otherwise."""
+
+QUICK_FOR_S = 120.0
+"""How long after a message a run counts as on."""
+
+ASK_RUN_S = 5.0
+"""How often a training site asks whether its run still runs."""
+
+LONGEST_PAUSE_S = 60.0
+"""The longest wait before the next try to reach the coordinator."""
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """One site at work."""
+
+    site: SiteFolder
+    stop: threading.Event = field(default_factory=threading.Event)
+    _waiting: Incoming | None = None
+    _beaten: float = 0.0
+    _heard: float = float("-inf")
+    _asked_run: float = 0.0
+    _told: Mapping[str, Any] = field(default_factory=dict)
+    _connected: bool = False
+    _witnessed: tuple[int, str] = (0, "")
+
+    @cached_property
+    def hands(self) -> Hands:
+        """Return the hold on the worker."""
+        return Hands(
+            folder=self.site.folder,
+            log_file=self.site.folder / "worker.log",
+            environment=_visible(self._policy()),
+        )
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Return what may have to be sent again."""
+        return Outbox(folder=self.site.outbox, key=self.site.outbox_key())
+
+    def run(self) -> None:
+        """Work until told to stop; a cut line is taken up again, ever more patiently."""
+        pause = 1.0
+        try:
+            while not self.stop.is_set():
+                try:
+                    renew_if_due(self.site.folder)
+                    with self._line() as line:
+                        self._serve(line)
+                        pause = 1.0
+                except (LineCut, ConfrereError, OSError) as fault:
+                    if self._connected:
+                        pause = 1.0
+                    self._cut(fault, pause)
+                    self.stop.wait(pause * random.uniform(0.7, 1.3))  # noqa: S311  (jitter)
+                    pause = min(2 * pause, LONGEST_PAUSE_S)
+        finally:
+            self.hands.drop()
+            self._tell(connected=False, stopped=True)
+
+    def _line(self) -> Line:
+        tls = client_context(self.site.site_chain, self.site.site_key, self.site.root)
+        return Line(str(self.site.address), tls, self.site.node_key())
+
+    def _serve(self, line: Line) -> None:
+        node = line.connect(known=self._known_node())
+        atomic_write(self.site.folder / "node.json", json.dumps({"node": node}).encode())
+        self._connected = True
+        # The messages of a connection before this one are asked anew by the server.
+        self._waiting = None
+        if abs(line.clock_ahead_s) > 60:
+            log.warning("this machine's clock is %+.0f s off the server's", -line.clock_ahead_s)
+        self._tell(connected=True, clock_off_s=round(-line.clock_ahead_s, 1))
+        due = time.monotonic() + 3600
+        while not self.stop.is_set() and time.monotonic() < due:  # hourly: certificates, policy
+            self._tick(line)
+        if not self.stop.is_set():
+            log.info("connecting anew")
+
+    def _tick(self, line: Line) -> None:
+        now = time.monotonic()
+        if now - self._beaten > BEAT_S:
+            line.beat()
+            self._beaten = now
+        incoming = line.poll()
+        if incoming is not None:
+            self._heard = now
+            self._take(line, incoming)
+        self._look_at_worker(line)
+        self._tell(connected=True)
+        if incoming is None:
+            on = now - self._heard < QUICK_FOR_S or self._waiting is not None
+            self.stop.wait(QUICK_S if on else CALM_S)
+
+    def _take(self, line: Line, incoming: Incoming) -> None:
+        try:
+            records = line.fetch(incoming)
+            self._witness(read_witness(records))
+            if incoming.kind == "query":
+                self._propose(line, incoming, read_proposal_records(records))
+            else:
+                self._task(line, incoming, read_task(records))
+        except RunOver:
+            log.info("a message came for a run that is over")
+        except LineCut:
+            raise
+        except Exception as fault:  # the boundary: no text of a fault may leave
+            log.warning("a message was refused: %s", type(fault).__name__, exc_info=fault)
+            self._refuse(line, incoming, 0, code_of(fault))
+
+    def _propose(self, line: Line, incoming: Incoming, proposal: Proposal) -> None:
+        said = self._standing(line, incoming, proposal)
+        line.reply(incoming, with_witness(standing_records(said), *self._chain.head()))
+
+    def _standing(self, line: Line, incoming: Incoming, proposal: Proposal) -> Standing:
+        site = self.site.config.site
+        try:
+            if proposal.code != code_digest() or line.bundle(incoming.run) != bundle_digest():
+                return Standing(site=site, state="refused", code="other-code", images=0)
+            if proposal.study != self.site.config.study:
+                return Standing(site=site, state="refused", code="task-unreadable", images=0)
+            new = not (self.site.plans / proposal.run_id / "proposal.json").exists()
+            plan = receive(self.site.folder, proposal)
+            if new:
+                self._chain.append("plan came", run=proposal.run_id, digest=plan.digest)
+                log.info("a plan came: confrere client status; approve or deny %s", proposal.run_id)
+            return self._judge(plan, run_of(proposal))
+        except ConfrereError as fault:
+            log.warning("a plan was refused: %s", fault)
+            return Standing(site=site, state="refused", code=code_of(fault), images=0)
+
+    def _judge(self, plan: Plan, run: Run) -> Standing:
+        policy = self._policy()
+        lent = registered(self.site.folder)
+        verdict = judge(policy, plan.proposal, run, data_sets=lent, now=datetime.now().astimezone())
+        images = lent[verdict.data_set].images if verdict.data_set in lent else 0
+        return standing(
+            self.site.config.site, verdict, plan.decision, images=images, paused=self._paused
+        )
+
+    def _task(self, line: Line, incoming: Incoming, task: Task) -> None:
+        plan = self._plan_of(task)
+        if plan is None or line.bundle(incoming.run) != bundle_digest():
+            self._refuse(line, incoming, task.round, "other-code" if plan else "not-approved")
+            return
+        said = self._judge(plan, run_of(plan.proposal))
+        if said.state != "approved":
+            self._refuse(line, incoming, task.round, said.code)
+            return
+        key = errand_key(task)
+        self._waiting = incoming
+        if self.hands.errand is not None and self.hands.errand.key == key:
+            log.info("round %d was asked for again; it is under way", task.round)
+        elif self.outbox.has(key):
+            self._send(line, key)
+        else:
+            errand = spool(self.site.folder / "spool", plan.proposal.run_id, task, key)
+            self._chain.append("round begun", run=plan.proposal.run_id, round=task.round)
+            self.hands.give(errand, 60 * self._policy().max_round_minutes)
+            self._asked_run = time.monotonic()
+
+    def _plan_of(self, task: Task) -> Plan | None:
+        for plan in list_plans(self.site.folder):
+            proposal = plan.proposal
+            asked = (proposal.run, proposal.seed, proposal.code)
+            if asked == (task.run, task.seed, code_digest()):
+                return plan
+        return None
+
+    def _look_at_worker(self, line: Line) -> None:
+        errand = self.hands.errand
+        if errand is None:
+            return
+        said = self.hands.look()
+        if said is not None and self._waiting is not None:
+            if "done" in said:
+                self._send(line, errand.key)
+            else:
+                self._refuse(line, self._waiting, errand.round, str(said["refused"]))
+                self._waiting = None
+        elif self._paused:
+            self._give_up(line, errand.round, "paused")
+        elif time.monotonic() - self._asked_run > ASK_RUN_S and self._waiting is not None:
+            self._asked_run = time.monotonic()
+            try:
+                line.bundle(self._waiting.run)
+            except RunOver:
+                log.info("the run was stopped; so is the training")
+                self.hands.drop()
+                self._waiting = None
+
+    def _give_up(self, line: Line, number: int, code: str) -> None:
+        self.hands.drop()
+        if self._waiting is not None:
+            self._refuse(line, self._waiting, number, code)
+            self._waiting = None
+
+    def _send(self, line: Line, key: str) -> None:
+        incoming, update = self._waiting, self.outbox.get(key)
+        if incoming is None:
+            return
+        if update is None:
+            # It was damaged and is gone: the server asks again, and the round is done again.
+            self._refuse(line, incoming, 0, "internal")
+        else:
+            digest = _digest_of(update.delta)
+            facts = {"round": update.round, "images": update.images, "update": digest}
+            records = with_witness(answer_records(update), *self._chain.head())
+            del update
+            sent = line.reply(incoming, records)
+            self._chain.append("update sent", bytes=sent, **facts)
+            self.outbox.drop_all_but(key)
+        self._waiting = None
+
+    def _refuse(self, line: Line, incoming: Incoming, number: int, code: str) -> None:
+        said = Refusal(site=self.site.config.site, round=number, reason=code)
+        self._chain.append("refused", round=number, code=code)
+        if incoming.kind == "query":
+            given = Standing(site=self.site.config.site, state="refused", code=code, images=0)
+            records = standing_records(given)
+        else:
+            records = answer_records(said)
+        with contextlib.suppress(RunOver):
+            line.reply(incoming, with_witness(records, *self._chain.head()))
+
+    def _cut(self, fault: Exception, pause: float) -> None:
+        if self._connected:
+            log.warning("the line to the coordinator was cut: %s", _said(fault))
+        else:
+            log.warning("no line to the coordinator (%s); next try in %.0f s", _said(fault), pause)
+        self._connected = False
+        self._tell(connected=False, fault=_said(fault))
+
+    @cached_property
+    def _chain(self) -> Any:
+        return self.site.chain()
+
+    def _witness(self, head: tuple[int, str]) -> None:
+        if head[0] and head != self._witnessed:
+            self._witnessed = head
+            self._chain.append("server head", length=head[0], head=head[1])
+
+    def _policy(self) -> Policy:
+        return read_policy(self.site.policy)
+
+    @property
+    def _paused(self) -> bool:
+        return (self.site.folder / "paused").exists()
+
+    def _known_node(self) -> int | None:
+        try:
+            return int(json.loads((self.site.folder / "node.json").read_bytes())["node"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _tell(self, **facts: Any) -> None:
+        """Write status.json when something in it changed."""
+        last = self.hands.last if self.hands.errand is not None else {}
+        said = {
+            **{key: self._told.get(key) for key in ("clock_off_s",)},
+            **facts,
+            "pid": os.getpid(),
+            "worker": self.hands.pid,
+            "paused": self._paused,
+            "training": {k: last.get(k) for k in ("run", "step", "steps", "loss")}
+            if last
+            else None,
+        }
+        if said != self._told:
+            self._told = said
+            stamped = {**said, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+            with contextlib.suppress(OSError):  # a full disk must not end the daemon
+                atomic_write(self.site.status, json.dumps(stamped, indent=1).encode())
+
+
+def start(site: SiteFolder) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; ConfigError when another one serves the folder."""
+    with _alone(site.folder):
+        daemon = Daemon(site=site)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: daemon.stop.set())
+        site.chain().append("daemon started", by=getpass.getuser())
+        daemon.run()
+        site.chain().append("daemon stopped")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "daemon.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                ["another daemon serves this folder: see 'confrere client status'."], str(folder)
+            ) from None
+        yield
+
+
+def _visible(policy: Policy) -> Mapping[str, str]:
+    """Return the environment that shows the worker no GPU but the policy's."""
+    if policy.gpus is None:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, policy.gpus))}
+
+
+def _digest_of(delta: Any) -> str:
+    from confrere_common.weights import weights_digest
+
+    return weights_digest(delta)
+
+
+def _said(fault: Exception) -> str:
+    return str(fault) if isinstance(fault, LineCut | ConfigError) else type(fault).__name__

@@ -1,0 +1,132 @@
+"""The process that opens images and trains; it has no line to anywhere but its parent.
+
+It reads errands as lines of JSON on standard input and says on standard output how far it is. It
+keeps model, data and GPU warm from round to round; a coordinator's run that changes ends it, so
+that nothing of one run is there for the next. The update goes into the outbox: what the parent
+learns is a code.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from confrere_client.daemon.errand import read_spooled
+from confrere_client.daemon.outbox import Outbox
+from confrere_client.data.images import Images
+from confrere_client.policy import Policy, effective, may_leave, read_policy
+from confrere_client.registry import chosen, dataset_of, images_for, registered
+from confrere_client.site import SiteFolder, open_site
+from confrere_client.state import Keepsake
+from confrere_client.train import Trainer
+from confrere_client.work import Desk, answer
+from confrere_common.codes import code_of
+from confrere_common.exchange import Task, Update
+from confrere_common.loading import COMMON_FAMILIES, digest, dump, parse_run
+from confrere_common.log import start_logging
+
+log = logging.getLogger(__name__)
+
+KEEP_ROUNDS = 3
+"""States of rounds that a site keeps of itself: the server may step back by one."""
+
+
+class Worker:
+    """One site's training process."""
+
+    def __init__(self, site: SiteFolder, say: TextIO) -> None:
+        self.site = site
+        self._say = say
+        self._outbox = Outbox(folder=site.outbox, key=site.outbox_key())
+
+    def serve(self, lines: Iterator[str]) -> None:
+        """Carry out one errand after the other until the parent hangs up."""
+        self.tell(ready=True)
+        for line in lines:
+            plain = json.loads(line)
+            try:
+                self.carry_out(plain)
+            except Exception as fault:  # the boundary: the parent learns a code
+                log.exception("an errand failed")
+                self.tell(errand=plain.get("key"), refused=code_of(fault))
+
+    def carry_out(self, plain: dict[str, Any]) -> None:
+        """Train what an errand asks for and put the update into the outbox."""
+        policy = read_policy(self.site.policy)
+        _limit(policy)
+        task = read_spooled(Path(plain["path"]))
+        run = effective(parse_run(json.loads(task.run), COMMON_FAMILIES), policy)
+        text = dump(run)
+        own = Task(run=text, round=task.round, seed=task.seed, weights=task.weights)
+        images = _images(self.site.folder, text, policy.max_images)
+        desk = Desk(
+            site=self.site.config.site,
+            images=images,
+            keepsake=Keepsake(
+                folder=self.site.runs / plain["run_id"],
+                digest=digest(text),
+                keep=KEEP_ROUNDS,
+            ),
+            trainer=_trainer,
+            watch=lambda step, steps, loss: self.tell(
+                errand=plain["key"], step=step, steps=steps, loss=loss
+            ),
+            say=code_of,
+            leave=lambda metrics: may_leave(policy, metrics, len(images)),
+        )
+        said = answer(own, desk)
+        if isinstance(said, Update):
+            self._outbox.put(plain["key"], plain["run_id"], said)
+            self.tell(errand=plain["key"], done=True)
+        else:
+            self.tell(errand=plain["key"], refused=said.reason)
+
+    def tell(self, **facts: object) -> None:
+        """Say something to the parent."""
+        self._say.write(json.dumps(facts) + "\n")
+        self._say.flush()
+
+
+@lru_cache(maxsize=1)
+def _trainer(text: str) -> Trainer:
+    return Trainer(parse_run(json.loads(text), COMMON_FAMILIES))
+
+
+@lru_cache(maxsize=1)
+def _images(folder: Path, text: str, at_most: int | None) -> Images:
+    run = parse_run(json.loads(text), COMMON_FAMILIES)
+    entries = registered(folder)
+    entry = entries[chosen(dataset_of(run), entries)]
+    return images_for(entry, run, folder / "cache", at_most=at_most)
+
+
+def _limit(policy: Policy) -> None:
+    """Hold the process itself to what the policy allows it."""
+    if policy.threads is not None:
+        torch.set_num_threads(policy.threads)
+    if policy.memory_mb is not None:
+        most = policy.memory_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def main() -> None:
+    """Serve errands until standard input ends."""
+    folder = Path(sys.argv[1])
+    start_logging(logging.INFO)
+    # Whatever a library prints goes to the log: standard output is the parent's.
+    say = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        Worker(open_site(folder), say).serve(iter(sys.stdin))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Who is who in a study: keys, certificates, and the mutually authenticated connection."""

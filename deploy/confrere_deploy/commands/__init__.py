@@ -1,0 +1,1 @@
+"""The command line by role: one file for the coordinator, one for the hospital."""

@@ -1,0 +1,258 @@
+"""The coordinator's server: one process, one public port, one run after the other."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from confrere_common.chain import Chain
+from confrere_common.code import bundle
+from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.log import reason
+from confrere_common.pki.tls import server_context
+from confrere_server.carrier import Carrier, Halted
+from confrere_server.conduct import Conductor
+from confrere_server.edge import Certified, Edge, Limits, Noting
+from confrere_server.health import Health
+from confrere_server.publish import publish
+from confrere_server.queue import Folder, next_run
+from confrere_server.roster import Roster, enrol, read_roster, renew, saw
+from confrere_server.superlink import SuperLink
+from confrere_server.workspace import Workspace, renew_server
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
+"""How often the queue and the roster are looked at."""
+
+RENEW_EVERY_S = 3600.0
+"""How often the server's certificate is looked at."""
+
+
+@dataclass(kw_only=True)
+class RosterView:
+    """The roster as it stands on the disk, read again only when the file has changed."""
+
+    workspace: Workspace
+    _seen: tuple[int, int] = (0, 0)
+    _roster: Roster | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self) -> Roster:
+        """Return the roster; CheckpointError if somebody edited it."""
+        with self._lock:
+            found = self.workspace.roster.stat()
+            mark = (found.st_mtime_ns, found.st_ino)
+            if self._roster is None or mark != self._seen:
+                self._roster, self._seen = read_roster(self.workspace), mark
+            return self._roster
+
+
+@dataclass(kw_only=True)
+class Server:
+    """All that runs between start and stop."""
+
+    workspace: Workspace
+    halt: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def link(self) -> SuperLink:
+        """Return Flower's side, empty at every start."""
+        return SuperLink(self.workspace.objects)
+
+    @cached_property
+    def roster(self) -> RosterView:
+        """Return who may come in."""
+        return RosterView(workspace=self.workspace)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """Return the audit log."""
+        return self.workspace.chain()
+
+    def nodes(self) -> Mapping[str, int]:
+        """Return the node of every active site, known to Flower from here on."""
+        active = {n: s for n, s in self.roster().sites.items() if s.state == "active"}
+        return {name: self.link.register(site.node_key, name) for name, site in active.items()}
+
+    def edge(self) -> Edge:
+        """Return the app of the public port."""
+        config = self.workspace.config
+        return Edge(
+            self.link.app,
+            self.roster,
+            Limits(body_bytes=config.body_limit_mb * 2**20, requests_per_s=config.requests_per_s),
+            desks={
+                ("invite", "/v1/enrol"): partial(enrol, self.workspace),
+                ("site", "/v1/renew"): partial(renew, self.workspace),
+            },
+            noting=Noting(refused=self._refused, saw=partial(saw, self.workspace)),
+        )
+
+    def conduct_all(self) -> None:
+        """Carry out the queue until told to halt; one run's failure never stops the next."""
+        while not self.halt.is_set():
+            self.nodes()  # a site that enrolled meanwhile may speak from now on
+            folder = next_run(self.workspace.runs)
+            if folder is None:
+                self.halt.wait(LOOK_EVERY_S)
+                continue
+            try:
+                self.conduct(folder)
+            except Exception as fault:  # whatever it was, the next run must have its turn
+                log.exception("run %s failed", folder.path.name)
+                self._end(folder, "failed", reason(fault))
+
+    def conduct(self, folder: Folder) -> None:
+        """Carry out one run, and write how it ended."""
+        flower = self.link.begin(bundle())
+        carrier = Carrier(
+            link=self.link,
+            run=flower,
+            nodes=self.nodes,
+            halted=lambda: self.halt.is_set() or folder.wish == "stop",
+            head=self.chain.head,
+            witness=self._witness,
+        )
+        conductor = Conductor(
+            folder=folder,
+            study=self.workspace.config.study,
+            carrier=carrier,
+            note=self.chain.append,
+            halted=carrier.halted,
+        )
+        self.chain.append("run begun", run=folder.path.name, digest=folder.order.digest)
+        try:
+            publish(self.workspace, folder, conductor.carry_out(), self._heads)
+            self._end(folder, "done", "")
+        except Halted:
+            if folder.wish == "stop":
+                folder.ask_for("")
+                self._end(folder, "stopped", "the operator asked for it")
+        except ConfrereError as fault:
+            self._end(folder, "failed", reason(fault))
+        finally:
+            self.link.end(flower)
+
+    @cached_property
+    def _heads(self) -> dict[str, tuple[int, str]]:
+        return {}
+
+    def _witness(self, site: str, head: tuple[int, str]) -> None:
+        if head[0] and self._heads.get(site) != head:
+            self._heads[site] = head
+            self.chain.append("site head", site=site, length=head[0], head=head[1])
+
+    def _refused(self, who: str, why: str) -> None:
+        # A stranger may knock as often as he likes: the log of the process takes it, not the audit.
+        log.warning("refused %s at the public port: %s", who, why)
+
+    def _end(self, folder: Folder, state: str, why: str) -> None:
+        self.chain.append(f"run {state}", run=folder.path.name, why=why)
+        folder.stand(replace(folder.standing, state=state, why=why, eta_s=None))  # type: ignore[arg-type]
+
+
+def start(workspace: Workspace, *, grace_s: float = 30.0) -> None:
+    """Serve until SIGTERM or SIGINT; ConfigError when another server holds the workspace.
+
+    Guarantee: whenever the process ends, the next start goes on from the last finished round.
+    """
+    with _alone(workspace.folder):
+        renew_server(workspace)
+        server = Server(workspace=workspace)
+        server.chain.append("server started", pid=os.getpid())
+        asyncio.run(_serve(server, grace_s))
+        server.chain.append("server stopped")
+
+
+async def _serve(server: Server, grace_s: float) -> None:
+    config = uvicorn.Config(
+        server.edge(),
+        host=server.workspace.listen.host,
+        port=server.workspace.listen.port,
+        http=Certified,
+        ssl_certfile=server.workspace.server_chain,  # load() makes a context; ours replaces it
+        ssl_keyfile=server.workspace.server_key,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        limit_concurrency=1024,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
+    config.load()
+    config.ssl = server_context(
+        server.workspace.server_chain, server.workspace.server_key, server.workspace.root
+    )
+    public = _Public(config)
+    health = Health(server.workspace)
+    conducting = threading.Thread(target=server.conduct_all, name="conductor", daemon=True)
+    _on_signals(server, public)
+    keeping = asyncio.create_task(_keep(server, config, health, public))
+    try:
+        conducting.start()
+        await public.serve()
+    finally:
+        server.halt.set()
+        keeping.cancel()
+        await asyncio.to_thread(conducting.join, grace_s)
+        health.stop()
+
+
+class _Public(uvicorn.Server):
+    """Uvicorn without its own signal handlers: the process has other things to end as well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def _on_signals(server: Server, public: uvicorn.Server) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        server.halt.set()
+        public.should_exit = True
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, stop)
+
+
+async def _keep(
+    server: Server, config: uvicorn.Config, health: "Health", public: uvicorn.Server
+) -> None:
+    """Say how the server is, and renew its certificate in time."""
+    due = 0.0
+    while True:
+        health.say(serving=public.started)
+        due += LOOK_EVERY_S
+        if due >= RENEW_EVERY_S:
+            due = 0.0
+            if await asyncio.to_thread(renew_server, server.workspace) and config.ssl:
+                config.ssl.load_cert_chain(
+                    server.workspace.server_chain, server.workspace.server_key
+                )
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "server.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                ["another server holds this workspace: stop it first (confrere server health)."],
+                str(folder),
+            ) from None
+        yield
