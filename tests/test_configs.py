@@ -21,5 +21,5 @@ def test_there_are_runs_to_start_from() -> None:
 def test_a_run_is_sound(path: Path) -> None:
     run = read_run(path, families=ALL_FAMILIES)
 
-    must_suit(run)
+    must_suit(run.method, run.encoder)
     assert run.name

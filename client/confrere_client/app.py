@@ -6,11 +6,17 @@ from typing import TypeAlias
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from confrere_client.work import Desk, answer
+from confrere_client.work import Desk, answer, answer_masked
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Refusal
 from confrere_common.log import reason
-from confrere_common.wire import answer_records, read_task
+from confrere_common.wire import (
+    answer_records,
+    is_masked,
+    read_request,
+    read_task,
+    reply_records,
+)
 
 FindDesk: TypeAlias = Callable[[Context], Desk]
 """Flower's context of a node -> what the site works with."""
@@ -37,13 +43,22 @@ def client_app(find_desk: FindDesk) -> ClientApp:
             lost = Refusal(site="", round=_round(message), reason=reason(fault))
             return Message(content=answer_records(lost), reply_to=message)
         try:
-            task = read_task(message.content)
+            content = _answered(message.content, desk)
         except ExchangeError as fault:
             given = Refusal(site=desk.site, round=_round(message), reason=str(fault))
-            return Message(content=answer_records(given), reply_to=message)
-        return Message(content=answer_records(answer(task, desk)), reply_to=message)
+            content = answer_records(given)
+        return Message(content=content, reply_to=message)
 
     return app
+
+
+def _answered(content: RecordDict, desk: Desk) -> RecordDict:
+    """Return the answer to a plain task, or to a step of a masked round."""
+    if not is_masked(content):
+        return answer_records(answer(read_task(content), desk))
+    request, task = read_request(content)
+    given = answer_masked(request, task, desk)
+    return answer_records(given) if isinstance(given, Refusal) else reply_records(given)
 
 
 def _round(message: Message) -> int:

@@ -15,7 +15,9 @@ def choose_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise ConfigError([f"train.device is '{wanted}': use auto, cpu, cuda or cuda:N."]) from None
+        device = torch.device("meta")  # no place to compute, as others that torch knows
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError([f"train.device is '{wanted}': use auto, cpu, cuda or cuda:N."])
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError([f"train.device is '{wanted}'; {found} CUDA devices are visible here."])

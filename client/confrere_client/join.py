@@ -122,6 +122,11 @@ def renew_if_due(folder: Path, *, now: datetime | None = None, early: bool = Fal
     csr = request_for(site.config.site, read_tls_key(site.site_key)).decode()
     answer = _ask(_known(site), site.address, "/v1/renew", encode(Renewal(csr=csr)))
     grant = decode(Grant, answer)
+    if signing_public(grant.server_key.encode()) != site.server_signing_key():
+        raise ExchangeError(
+            "the server signs with another key than when this site joined; nothing was taken from "
+            "it. Ask the coordinator by telephone, and join anew if it is right."
+        )
     _keep(site, grant, trusted=site.root.read_bytes())
     _witness(site, "certificate renewed", grant)
     return True

@@ -109,6 +109,13 @@ class Policy:
     """Largest epsilon of differential privacy; runs without it are then refused. null: none is
     demanded."""
 
+    budget_epsilon: Annotated[float, Field(gt=0, le=1000, strict=True)] = 10.0
+    """Epsilon that all private runs together, of whatever study, may ever spend on the patients of
+    one data set; the ledger refuses what would overshoot it."""
+
+    budget_delta: Annotated[float, Field(gt=0, lt=0.1, strict=True)] = 1e-5
+    """Delta at which that is reckoned; well below one over the number of patients."""
+
     require_secure_aggregation: Annotated[bool, Field(strict=True)] = False
     """Whether the coordinator may see nothing but the sum of several sites' updates."""
 
@@ -125,7 +132,8 @@ class Policy:
     """Main memory that the training process may take, in MB; null: as it needs."""
 
     gpus: tuple[Annotated[int, Field(ge=0, strict=True)], ...] | None = None
-    """Numbers of the GPUs that training may use; null: any; []: none, it trains on the CPU."""
+    """Numbers of the GPUs that training may use, the only ones that its process is shown; null:
+    any; []: none, it trains on the CPU."""
 
     max_round_minutes: Annotated[float, Field(gt=0, strict=True)] = 120.0
     """Minutes after which a round is given up."""
@@ -217,7 +225,8 @@ def in_hours(policy: Policy, now: datetime) -> bool:
 def effective(run: Run, policy: Policy) -> Run:
     """Return *run* as this site carries it out: the stricter of run and policy. Idempotent.
 
-    A run says nothing of threads, memory and minutes: there the policy alone holds.
+    A run says nothing of threads, memory and minutes: there the policy alone holds. GPUs count from
+    0 among those that the policy lets the training process see (CUDA_VISIBLE_DEVICES).
     """
     device = _device(run.train.device, policy.gpus)
     return replace(run, train=replace(run.train, device=device))
@@ -342,10 +351,12 @@ def _verdict(state: State, faults: list[Fault], data_set: str) -> Verdict:
 
 
 def _device(wanted: str, gpus: tuple[int, ...] | None) -> str:
-    if gpus is None or wanted == "cpu":
+    if gpus is None:
         return wanted
-    allowed = [f"cuda:{number}" for number in sorted(gpus)]
-    return wanted if wanted in allowed else next(iter(allowed), "cpu")
+    if not gpus:
+        return "cpu"
+    seen = ("cpu", "auto", "cuda", *(f"cuda:{number}" for number in range(len(gpus))))
+    return wanted if wanted in seen else "cuda"
 
 
 def _least(one: Any, two: Any) -> Any:

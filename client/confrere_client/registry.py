@@ -68,17 +68,17 @@ def add(  # noqa: PLR0913  (an option each)
     source: str = "auto",
     only_site: str | None = None,
     replace: bool = False,
-    **knobs: Any,
+    knobs: Mapping[str, Any] | None = None,
 ) -> Registered:
     """Read enough of the images at *path* to count them, and enter them in the site's data.yaml.
 
-    *source* is a member of the family or 'auto'; *knobs* are its own (``patient_column=...``). A
+    *source* is a member of the family or 'auto'; *knobs* are its own (``patient_column``, ...). A
     phantom has no path: give ''. DataError says what cannot be read or is registered already.
     """
     known = dict(registered(folder))
     _must_be_free(name, known, replace=replace)
     _must_be_modality(modality)
-    named = _named(path, source, knobs)
+    named = _named(path, source, knobs or {})
     whole = open_source(named, Path())
     training = Lent(whole, only_site=only_site).records()
     _try_some(training)

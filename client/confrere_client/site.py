@@ -84,6 +84,16 @@ class SiteFolder:
         return self.folder / "audit.jsonl"
 
     @property
+    def ledger(self) -> Path:
+        """What private runs have spent."""
+        return self.folder / "ledger.sqlite"
+
+    @property
+    def ledger_witness(self) -> Path:
+        """The ledger's head, kept apart from it."""
+        return self.keys / "ledger.head"
+
+    @property
     def status(self) -> Path:
         """What the daemon is doing."""
         return self.folder / "status.json"

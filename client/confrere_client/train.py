@@ -5,7 +5,7 @@ Shapes: B images, C channels, [Z] Y X voxels.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from confrere_client import health, schedule
+from confrere_client import schedule
 from confrere_client.device import arithmetic, choose_device, prepare
+from confrere_client.measure import health
 from confrere_client.optimizer import make_optimizer, moments, restore, set_rate
+from confrere_client.pieces import Pieces
 from confrere_common.augment.pipeline import augmentation, normalise
 from confrere_common.config import Run
 from confrere_common.errors import TrainingError
@@ -71,7 +73,9 @@ class Trainer:
         self.augment = augmentation(run.augment, channels=channels, size=size)
         self.losses = torch.compile(self.model.losses) if run.train.compile else self.model.losses
         self.optimizer = make_optimizer(self.model, run.train)
+        self.pieces = Pieces(apart=self.model.per_image)
         # The model's own tensors, listed once: a walk through the modules costs a tiny site much.
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
         own = self.model.state_dict()
         self.shared = {name: t for name, t in own.items() if self.model.is_shared(name)}
         self.local = {name: t for name, t in own.items() if name not in self.shared}
@@ -104,7 +108,7 @@ class Trainer:
         picks = schedule.batches(len(images), self.run.train.batch, steps, order)
         for step, positions in enumerate(picks):
             progress = (place.round - 1 + (step + 0.5) / steps) / self.run.federation.rounds
-            total += self._step(self._fetch(images, positions), generator, progress)
+            total += self._step(self.fetch(images, positions), generator, progress)
             if self._pause(step, steps):
                 self._report(total, step + 1, steps, watch)
         seconds = time.perf_counter() - began
@@ -115,6 +119,37 @@ class Trainer:
         if not (_sound(trained) and _sound(kept)):  # the loss was sound, its last step was not
             raise self._lost("the weights were no longer numbers", steps, steps)
         return Trained(weights=trained, state=kept, metrics=metrics)
+
+    def follow(
+        self,
+        weights: Weights,
+        state: LocalState,
+        gradients: Iterable[Weights],
+        *,
+        count: int,
+        place: "Place",
+        watch: Watch | None = None,
+    ) -> Trained:
+        """Train one round of *count* steps on gradients that are given; no loss is known.
+
+        They are asked for one by one: each may depend on the weights as they then are.
+        """
+        self._start(weights, state)
+        own = dict(self.model.named_parameters())
+        train, optimizer = self.run.train, self.optimizer
+        for step, found in enumerate(gradients):
+            progress = (place.round - 1 + (step + 0.5) / count) / self.run.federation.rounds
+            set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
+            for name, gradient in found.items():
+                own[name].grad = gradient
+            optimizer.step()
+            self.model.after_step(progress)
+            if watch is not None:
+                watch(step + 1, count, math.nan)
+        trained, kept = _copies(self.shared), self._keep()
+        if not (_sound(trained) and _sound(kept)):
+            raise self._lost("the weights were no longer numbers", count, count)
+        return Trained(weights=trained, state=kept, metrics={})
 
     def _start(self, weights: Weights, state: LocalState) -> None:
         _fill(self.shared, weights)
@@ -127,7 +162,8 @@ class Trainer:
         self.optimizer.state.clear()  # what the site before this one left
         restore(self.model, self.optimizer, _under("optimizer/", state))
 
-    def _fetch(self, images: Pixels, positions: NDArray[np.int64]) -> Tensor:
+    def fetch(self, images: Pixels, positions: NDArray[np.int64]) -> Tensor:
+        """Return stored images on the device."""
         batch = images.batch(positions)
         if self.device.type == "cuda":
             return batch.pin_memory().to(self.device, non_blocking=True)
@@ -137,15 +173,14 @@ class Trainer:
         train, optimizer = self.run.train, self.optimizer
         set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
         views = self.model.views(images_BCZYX, self.augment, generator)
-        with arithmetic(train, self.device):
-            loss = self.losses(*views).float().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.pieces.backward(
+            self.losses, views, lambda: arithmetic(train, self.device), self.trained
+        )
         if train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.trained, train.clip_norm)
         optimizer.step()
         self.model.after_step(progress)
-        return loss.detach()
+        return loss
 
     def _pause(self, step: int, steps: int) -> bool:
         # Reading the loss makes a GPU wait, so there it is read only now and then.
@@ -166,14 +201,22 @@ class Trainer:
 
     @torch.no_grad()
     def _health(self, images: Pixels, generator: torch.Generator) -> dict[str, float]:
-        positions = np.linspace(0, len(images) - 1, min(BUFFER, len(images))).astype(np.int64)
-        stored = self._fetch(images, positions)
+        stored = self.fetch(images, _spread(len(images), BUFFER))
         self.model.eval()
         with arithmetic(self.run.train, self.device):
-            still = self.model.encoder(normalise(stored)).float()
             pairs = self.augment(torch.cat([stored[:PAIRS]] * 2), generator)
-            one, two = self.model.encoder(pairs).float().chunk(2)
+            still, one, two = self._encoded(normalise(stored), pairs)
         return health.health(still.cpu().numpy(), one.cpu().numpy(), two.cpu().numpy())
+
+    def _encoded(self, still_BCZYX: Tensor, pairs_BCZYX: Tensor) -> Sequence[Tensor]:
+        """Return features of unvaried images, and of the first and second views of as many."""
+        encoder = self.model.encoder
+        if len(still_BCZYX) <= PAIRS:  # of so few, the calls cost more than the images do
+            together_BF: Tensor = encoder(torch.cat([still_BCZYX, pairs_BCZYX]))
+            return together_BF.float().chunk(3)
+        still_BF: Tensor = encoder(still_BCZYX)
+        pairs_BF: Tensor = encoder(pairs_BCZYX)
+        return (still_BF.float(), *pairs_BF.float().chunk(2))
 
     def _keep(self) -> LocalState:
         kept = {f"local/{name}": t for name, t in _copies(self.local).items()}
@@ -181,6 +224,13 @@ class Trainer:
             named = moments(self.model, self.optimizer)
             kept |= {f"optimizer/{name}": tensor for name, tensor in named.items()}
         return kept
+
+
+def _spread(images: int, most: int) -> NDArray[np.int64]:
+    """Return positions of at most so many images, evenly over all."""
+    if images <= most:
+        return np.arange(images)
+    return np.linspace(0, images - 1, most).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,23 @@ In order: the task is read and checked against the model; the site's own state i
 model is trained on the site's images; the state is put away; the difference is handed back. What
 leaves is an ``Update``: the change of the shared weights, the number of images, and the figures
 in ``SENT``. Images, the site's own state and anything that names a patient stay.
+
+A run with ``privacy`` goes another way: its round is paid from the site's ledger before an image is
+read, the model sees noised gradients alone, and no figure leaves (``private_round``).
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from confrere_client.masked_round import Seat, reply
+from confrere_client.private_round import Account, bytes_digest, private_round
 from confrere_client.state import Keepsake
-from confrere_client.train import Pixels, Place, Trainer, Watch
-from confrere_common.errors import ConfrereError
+from confrere_client.train import LocalState, Pixels, Place, Trained, Trainer, Watch
+from confrere_common.errors import ConfrereError, ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
 from confrere_common.log import reason
+from confrere_common.secagg.messages import Reply, Request
 from confrere_common.weights import subtract
 
 log = logging.getLogger(__name__)
@@ -41,6 +47,12 @@ class Desk:
     leave: Callable[[Mapping[str, float]], Mapping[str, float]] = dict
     """Which of the figures in ``SENT`` leave, and how: a hospital's policy decides."""
 
+    account: Account | None = None
+    """What pays for private runs; without it they are refused."""
+
+    seat: Seat | None = None
+    """What it needs for rounds under secure aggregation; without, it refuses them."""
+
 
 def answer(task: Task, desk: Desk) -> Answer:
     """Work on *task* and answer an update, or a refusal that says why there is none.
@@ -48,13 +60,38 @@ def answer(task: Task, desk: Desk) -> Answer:
     Guarantee: no exception leaves this function, since its text could name a patient or a path.
     """
     try:
+        _must_go_plain(task, desk)
         return _train(task, desk)
-    except ConfrereError as fault:
-        log.warning("round %d refused: %s", task.round, reason(fault))
-        return Refusal(site=desk.site, round=task.round, reason=desk.say(fault))
     except Exception as fault:  # the boundary: see the guarantee
-        log.exception("round %d failed", task.round, exc_info=_without_text(fault))
-        return Refusal(site=desk.site, round=task.round, reason=desk.say(fault))
+        return _refusal(fault, task.round, desk)
+
+
+def answer_masked(request: Request, task: Task | None, desk: Desk) -> Reply | Refusal:
+    """Go one step of a round under secure aggregation: the update leaves under its masks only.
+
+    Guarantee: no exception leaves this function, and no update in the clear.
+    """
+    try:
+        if desk.seat is None:
+            raise ExchangeError("this site has no keys for secure aggregation")
+        return reply(request, task, desk.seat, lambda due: _train(due, desk))
+    except Exception as fault:  # the boundary: see the guarantee
+        return _refusal(fault, task.round if task is not None else 0, desk)
+
+
+def _refusal(fault: Exception, round: int, desk: Desk) -> Refusal:
+    if isinstance(fault, ConfrereError):
+        log.warning("round %d refused: %s", round, reason(fault))
+    else:
+        log.exception("round %d failed", round, exc_info=_without_text(fault))
+    return Refusal(site=desk.site, round=round, reason=desk.say(fault))
+
+
+def _must_go_plain(task: Task, desk: Desk) -> None:
+    if desk.trainer(task.run).run.secure_aggregation is not None:
+        raise ExchangeError(
+            "an update in the clear is asked for, but the run promises secure_aggregation"
+        )
 
 
 def _train(task: Task, desk: Desk) -> Update:
@@ -63,7 +100,10 @@ def _train(task: Task, desk: Desk) -> Update:
 
     state = desk.keepsake.load(before=task.round)
     place = Place(site=desk.site, round=task.round, seed=task.seed)
-    trained = trainer.round(task.weights, state, desk.images, place=place, watch=desk.watch)
+    if trainer.run.privacy is not None:
+        trained = _privately(task, trainer, state, desk, place)
+    else:
+        trained = trainer.round(task.weights, state, desk.images, place=place, watch=desk.watch)
     desk.keepsake.save(task.round, trained.state)
 
     return Update(
@@ -73,6 +113,18 @@ def _train(task: Task, desk: Desk) -> Update:
         images=len(desk.images),
         metrics=desk.leave(_told(trained.metrics)),
     )
+
+
+def _privately(
+    task: Task, trainer: Trainer, state: LocalState, desk: Desk, place: Place
+) -> Trained:
+    paid = private_round(
+        task, trainer, state, desk.images, desk.account, place=place, watch=desk.watch
+    )
+    if desk.account is not None:
+        leaving = bytes_digest(subtract(paid.trained.weights, task.weights))
+        desk.account.ledger.release(paid.spend, leaving)
+    return paid.trained
 
 
 def _told(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -125,7 +125,7 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
     seal = _sha256(json.dumps(manifest).encode())
-    return json.dumps({**manifest, "seal": seal}, indent=1).encode()
+    return json.dumps({**manifest, "seal": seal}).encode()
 
 
 def _unsealed(content: bytes, name: str) -> dict[str, Any]:

@@ -7,7 +7,13 @@ import errno
 import re
 from collections.abc import Mapping
 
-from confrere_common.errors import ConfigError, DataError, ExchangeError, TrainingError
+from confrere_common.errors import (
+    ConfigError,
+    DataError,
+    ExchangeError,
+    PrivacyError,
+    TrainingError,
+)
 
 CODES: Mapping[str, str] = {
     "policy-stage": "The hospital's policy does not allow this stage.",
@@ -23,6 +29,9 @@ CODES: Mapping[str, str] = {
     "privacy": "The run cannot keep its promise of differential privacy at the hospital.",
     "budget-spent": "The patients' privacy budget at the hospital has not enough left.",
     "ledger-broken": "The hospital's privacy ledger is not as it was; a person must look at it.",
+    "privacy-refused": "The privacy budget of the hospital's patients does not allow the round, or "
+    "what is asked for cannot be trained privately.",
+    "policy-unreadable": "The hospital's policy file has faults and must be mended there.",
     "policy-secure-aggregation": "The hospital's policy demands secure aggregation.",
     "not-approved": "Nobody at the hospital has approved the plan yet.",
     "denied": "The hospital has denied the plan.",
@@ -77,6 +86,7 @@ def code_of(fault: BaseException) -> str:
 
 _KINDS: Mapping[type[Exception], str] = {
     TrainingError: "loss-not-finite",
+    PrivacyError: "privacy-refused",
     DataError: "data-unreadable",
     ExchangeError: "task-unreadable",
     ConfigError: "task-unreadable",

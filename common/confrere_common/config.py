@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from confrere_common.augment.presets import Augmentation
 from confrere_common.family import Named
+from confrere_common.limits import Limits
 from confrere_common.privacy.settings import Privacy
+from confrere_common.secagg.section import SecureAggregation
 from confrere_common.section import section
 
 
@@ -144,6 +146,9 @@ class Federation:
     rule: Choice = Field(default_factory=lambda: Named(name="mean", knobs={}))
     """How updates are joined (mean, trimmed_mean, median)."""
 
+    limits: Limits = Field(default_factory=Limits)
+    """What one site may do to the joined update."""
+
     step: Choice = Field(default_factory=lambda: Named(name="plain", knobs={}))
     """What the server does with the joined update (plain, momentum, adam, yogi)."""
 
@@ -184,6 +189,9 @@ class Run:
 
     privacy: Privacy | None = None
     """What a site's patients are promised; absent means that updates leave as they are."""
+
+    secure_aggregation: SecureAggregation | None = None
+    """Whether the coordinator learns only the sum of updates; absent means it sees each of them."""
 
     floors: Literal["none", "cheap", "all"] = "cheap"
     """What stands beside the result: cheap = raw pixels and the untrained encoder; all = also each

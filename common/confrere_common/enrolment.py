@@ -14,8 +14,8 @@ from confrere_common.section import section
 T = TypeVar("T")
 
 Pem = Annotated[str, Field(min_length=1, max_length=32_768)]
-Study = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,64}$")]
-"""64 is what a certificate's fields hold."""
+Study = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""As a proposal names it, and safe as a folder; 64 is what a certificate's fields hold."""
 
 
 @section

@@ -6,6 +6,7 @@ ConfrereError
 ├── CheckpointError    a saved state is missing, altered, or belongs to another run
 ├── TrainingError      a site's round could not be computed
 ├── ExchangeError      a task or an update does not fit the model
+├── PrivacyError       a promise to patients would be broken, or cannot be shown to hold
 └── RoundError         a round has too few valid answers
 """
 
@@ -41,6 +42,15 @@ class TrainingError(ConfrereError):
 
 class ExchangeError(ConfrereError):
     """What came over the wire does not fit what was agreed."""
+
+
+class PrivacyError(ConfrereError):
+    """A promise to patients would be broken, or cannot be shown to hold; nothing was released."""
+
+    def __init__(self, text: str, code: str = "privacy") -> None:
+        super().__init__(text)
+        self.code = code
+        """What may be said of it outside: a key of ``codes.CODES``."""
 
 
 class RoundError(ConfrereError):

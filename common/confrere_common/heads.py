@@ -70,7 +70,9 @@ def perceptron(
 
 def in_one_pass(network: Callable[[Tensor], Tensor], *views: Tensor) -> tuple[Tensor, ...]:
     """Apply *network* to all views at once: exact, since nothing in it depends on a batch."""
-    return network(torch.cat(views)).float().chunk(len(views))
+    found = network(torch.cat(views))
+    # Out of half precision; float64, in which privacy is proved, stays.
+    return found.to(torch.promote_types(found.dtype, torch.float32)).chunk(len(views))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from confrere_common.encoder import ENCODERS
 from confrere_common.errors import ConfigError
 from confrere_common.family import Family, Named, sentence
 from confrere_common.method import METHODS
+from confrere_common.section import default_of
 
 Families = Mapping[str, Family[Any]]
 """Place of a choice in the run ("method", "federation.rule") -> the family it is chosen from."""
@@ -26,6 +27,11 @@ def read_run(
     path: Path, overrides: Sequence[str] = (), families: Families = COMMON_FAMILIES
 ) -> Run:
     """Load a run's YAML file, change what *overrides* (``a.b=c``) say, and validate everything."""
+    return parse_run(read_plain(path, overrides), families, where=str(path))
+
+
+def read_plain(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a run's YAML file says, with *overrides*, not yet validated."""
     try:
         plain = _yaml(path.read_text(encoding="utf-8"))
     except OSError as fault:
@@ -34,15 +40,21 @@ def read_run(
         raise ConfigError([f"is not YAML: {' '.join(str(fault).split())}"], str(path)) from None
     if not isinstance(plain, dict):
         raise ConfigError(["is not a mapping of sections; see configs/quickstart.yaml."], str(path))
+    found: dict[str, Any] = plain
     for text in overrides:
-        plain = override(plain, text)
-    return parse_run(plain, families, where=str(path))
+        found = override(found, text)
+    return found
 
 
 def parse_run(plain: Mapping[str, Any], families: Families, where: str = "the run") -> Run:
-    """Validate plain values as a run; ConfigError lists every fault in it and in every choice."""
+    """Validate plain values as a run; ConfigError lists every fault in it and in every choice.
+
+    A choice that says only what differs from its default needs no name.
+    """
     faults: list[str] = []
     run = None
+    for place in families:
+        plain = _named(plain, place)
     try:
         run = TypeAdapter(Run).validate_python(plain)
     except ValidationError as fault:
@@ -52,6 +64,22 @@ def parse_run(plain: Mapping[str, Any], families: Families, where: str = "the ru
     if faults or run is None:
         raise ConfigError(dict.fromkeys(faults), where)
     return run
+
+
+def choice_at(plain: Mapping[str, Any], place: str) -> Named | None:
+    """Return what plain values choose at *place*; None where nothing, or no name, stands there.
+
+    An absent choice is its default, if it has one.
+    """
+    value = _at(_named(plain, place), place)
+    if value is None:
+        return _default_at(place)
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        return None
+    knobs = {key: item for key, item in value.items() if key != "name"}
+    return Named(name=value["name"], knobs=knobs)
 
 
 def override(plain: Mapping[str, Any], text: str) -> dict[str, Any]:
@@ -118,24 +146,44 @@ def _put(plain: Any, keys: Sequence[str], value: Any) -> dict[str, Any]:
 
 
 def _faults_of_choice(plain: Mapping[str, Any], place: str, family: Family[Any]) -> list[str]:
-    value: Any = plain
-    for key in place.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        return []  # absent means the default; anything else is already a fault of the run
-    knobs = {key: item for key, item in value.items() if key != "name"}
+    named = choice_at(plain, place)
+    if named is None:
+        return []  # a fault of the run, told already
     try:
-        family.configure(Named(name=value["name"], knobs=knobs))
+        family.configure(named)
     except ConfigError as fault:
         return [f"{place}: {text}" for text in fault.faults]
     return []
 
 
+def _named(plain: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """Return *plain* with the default's name where only knobs are given at *place*."""
+    value, default = _at(plain, place), _default_at(place)
+    if default is None or not isinstance(value, Mapping) or "name" in value:
+        return plain
+    return _put(plain, [*place.split("."), "name"], default.name)
+
+
+def _at(plain: Any, place: str) -> Any:
+    for key in place.split("."):
+        plain = plain.get(key) if isinstance(plain, Mapping) else None
+    return plain
+
+
+def _default_at(place: str) -> Named | None:
+    """Return what is chosen where a run says nothing; None where it must say something."""
+    *parents, last = place.split(".")
+    default = default_of(_fields_at(parents)[last])
+    return default if isinstance(default, Named) else None
+
+
 def _keys_at(where: Sequence[int | str]) -> list[str]:
+    return list(_fields_at(where[:-1]))
+
+
+def _fields_at(where: Sequence[int | str]) -> Mapping[str, Any]:
     section: Any = Run
-    for key in where[:-1]:
+    for key in where:
         field = getattr(section, "__dataclass_fields__", {}).get(key)
         section = field.type if field else None
-    return list(getattr(section, "__dataclass_fields__", {}))
+    return getattr(section, "__dataclass_fields__", {})

@@ -6,6 +6,7 @@ from torch import Tensor
 from confrere_common.config import Run
 from confrere_common.encoder import build_encoder
 from confrere_common.errors import ConfigError
+from confrere_common.family import Named
 from confrere_common.method import METHODS, Method, build_method
 from confrere_common.weights import Weights
 
@@ -20,19 +21,26 @@ def input_of(run: Run) -> tuple[int, tuple[int, ...]]:
 def build_model(run: Run, seed: int) -> Method:
     """Return a fresh method with its encoder on the CPU; equal seeds give equal weights."""
     channels, size = input_of(run)
-    must_suit(run)
+    must_suit(run.method, run.encoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_method(run.method, build_encoder(run.encoder, channels=channels, size=size))
 
 
-def must_suit(run: Run) -> None:
-    """Raise ConfigError when the method cannot train the encoder that the run names."""
-    kinds = METHODS.member(run.method.name).encoder_kinds
-    if kinds is not None and run.encoder.name not in kinds:
+def must_build(method: Named, encoder: Named, *, channels: int, size: tuple[int, ...]) -> None:
+    """Raise ConfigError when these give no model; nothing is computed, no memory is taken."""
+    must_suit(method, encoder)
+    with torch.device("meta"):
+        build_method(method, build_encoder(encoder, channels=channels, size=size))
+
+
+def must_suit(method: Named, encoder: Named) -> None:
+    """Raise ConfigError when the method cannot train the encoder."""
+    kinds = METHODS.member(method.name).encoder_kinds
+    if kinds is not None and encoder.name not in kinds:
         raise ConfigError(
             [
-                f"method '{run.method.name}' cannot train encoder '{run.encoder.name}': "
+                f"method '{method.name}' cannot train encoder '{encoder.name}': "
                 f"choose encoder {' or '.join(kinds)}, or another method."
             ]
         )

@@ -18,6 +18,8 @@ from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 T = TypeVar("T")
 
@@ -38,6 +40,9 @@ def section_fields(cls: type) -> tuple["Field[Any]", ...]:
 
 def default_of(field: "Field[Any]") -> Any:
     """Return the default value of *field*, or ``dataclasses.MISSING`` when one must be given."""
+    if isinstance(field.default, FieldInfo):  # as pydantic's own ``Field(...)`` leaves it
+        given = field.default.get_default(call_default_factory=True, validated_data={})
+        return MISSING if given is PydanticUndefined else given
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 

@@ -1,6 +1,6 @@
 """The arms of a study: the federation, and what stands beside it as floors and ceiling."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from confrere_client.data.images import Images
 from confrere_client.schedule import steps_in_round
 from confrere_common.config import Run
 from confrere_common.family import Named
+from confrere_common.privacy import terms
 from confrere_deploy.engine import Engine, Job, SiteWatch
 from confrere_server.cohort import draw_cohort
 from confrere_server.rounds import Observe
@@ -62,21 +63,19 @@ def federated(training: Training, seed: int) -> ServerState:
     return carried(training.engine, job)
 
 
-def local(training: Training, seed: int) -> list[ServerState]:
-    """Train each site alone."""
-    jobs = [
-        replace(
-            _job(training, _alone(training, len(rows)), f"local ({site})", seed, {site: rows}),
+def local(training: Training, seed: int) -> Iterator[ServerState]:
+    """Train each site alone, one after the other, as their states are asked for."""
+    for number, (site, rows) in enumerate(training.sites.items()):
+        job = replace(
+            _job(training, _alone(training, rows), f"local ({site})", seed, {site: rows}),
             folder=training.folder / "local" / f"seed-{seed}" / f"site-{number:04d}",
         )
-        for number, (site, rows) in enumerate(training.sites.items())
-    ]
-    return [carried(training.alone, job) for job in jobs]
+        yield carried(training.alone, job)
 
 
 def centralised(training: Training, seed: int) -> ServerState:
     """Train on all images in one place."""
-    run = _alone(training, *(len(rows) for rows in training.sites.values()))
+    run = _alone(training, *training.sites.values())
     rows = np.sort(np.concatenate(list(training.sites.values())))
     return carried(training.alone, _job(training, run, "centralised", seed, {POOLED: rows}))
 
@@ -93,16 +92,24 @@ def rounds_in(run: Run, sites: Sequence[str]) -> int:
     return trainings * run.federation.rounds
 
 
-def _alone(training: Training, *images: int) -> Run:
-    """Return the run of one site with the steps that sites of so many *images* take together.
+def _alone(training: Training, *sites_rows: NDArray[np.int64]) -> Run:
+    """Return the run of one site with the steps that sites of these rows take together.
 
     Where only a share of the sites is asked in a round, the steps of a round shrink to that share.
     """
     run, sites = training.run, len(training.sites)
     share = len(draw_cohort(tuple(training.sites), run.federation.cohort, 1, 0)) / sites
-    steps = max(1, round(share * sum(steps_in_round(run.train, count) for count in images)))
+    steps = max(1, round(share * sum(_steps(training, rows) for rows in sites_rows)))
     train = replace(run.train, steps_per_round=steps, epochs_per_round=None)
     return _single(replace(run, train=train))
+
+
+def _steps(training: Training, rows: NDArray[np.int64]) -> int:
+    if training.run.privacy is None:
+        return steps_in_round(training.run.train, len(rows))
+    return terms.steps_in_round(
+        training.run, len(np.unique(training.images.catalog.patients[rows]))
+    )
 
 
 def _single(run: Run) -> Run:
@@ -110,7 +117,7 @@ def _single(run: Run) -> Run:
     plain = Named(name="plain", knobs={})
     mean = Named(name="mean", knobs={})
     federation = replace(run.federation, cohort=1.0, quorum=1.0, rule=mean, step=plain)
-    return replace(run, federation=federation)
+    return replace(run, federation=federation, secure_aggregation=None)
 
 
 def _job(training: Training, run: Run, arm: str, seed: int, sites: Sites) -> Job:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -15,7 +15,10 @@ from rich.table import Table
 from confrere_common.errors import ConfrereError
 from confrere_common.family import Family
 from confrere_common.log import start_logging
-from confrere_deploy.commands import client, server
+from confrere_deploy.commands import client, provision, server
+
+if TYPE_CHECKING:
+    from confrere_common.config import Run
 
 INTERRUPTED = 130
 """What the shell expects of a program that was told to stop; typer answers it for Ctrl-C."""
@@ -29,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(server.app)
 app.add_typer(client.app)
+app.add_typer(provision.app)
 console = Console()
 
 RunFile = Annotated[
@@ -97,6 +101,8 @@ def check(
     run = checked(run_file, changes or (), engine=engine)
     if explain:
         console.print(explained(run), markup=False, highlight=False, soft_wrap=True)
+    if run.privacy is not None:
+        _tell_privacy(run, run_file.parent)
     console.print(f"{run_file}: run '{run.name}' is sound.", markup=False, soft_wrap=True)
 
 
@@ -141,6 +147,23 @@ def embed(
     console.print(f"{out}: {len(files)} images, {features.shape[1]} features each.", markup=False)
 
 
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A fetched release.")],
+    key: Annotated[Path, typer.Option(help="The coordinator's signing.pub, had by another way.")],
+) -> None:
+    """Check that a release is, byte for byte, what its coordinator sealed."""
+    from confrere_deploy.fetching import verify_release
+
+    said = verify_release(folder, key)
+    console.print(
+        f"sound: run {said['run']} of study '{said['study']}', {said['rounds']} rounds, "
+        f"{len(said['sites'])} sites, code {said['code'][:16]}.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def default_out(name: str, *, resume: bool) -> Path:
     """Return runs/NAME-DATE-TIME: a new one, or the newest there is to resume."""
     day, moment = "[0-9]" * 8, "[0-9]" * 6
@@ -171,6 +194,16 @@ def main() -> None:
     if code == INTERRUPTED:
         errors.print("stopped. Every finished round is saved: add --resume (and --out) to go on.")
     raise SystemExit(code or 0)
+
+
+def _tell_privacy(run: "Run", folder: Path) -> None:
+    from confrere_deploy import private_plan
+
+    patients = private_plan.listed_patients(run, folder)
+    for title, text in private_plan.rows(run, patients, private_plan.parameters_of(run)):
+        console.print(
+            f"{title}: {text.rstrip(chr(46))}.", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _list(family: Family[Any]) -> None:

@@ -7,6 +7,7 @@ lies between them differs.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 import confrere_deploy.engines
 from confrere_client.data.images import Images
 from confrere_common.config import Run
+from confrere_common.errors import ConfigError
 from confrere_common.exchange import Ask
 from confrere_common.family import Family
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, shared_weights
+from confrere_server.masked import Veil
 from confrere_server.rounds import Observe, Study, run_rounds
 from confrere_server.store import ServerState, newest_state, save_state
 
@@ -62,8 +65,11 @@ class Job:
             round=0, weights=shared_weights(build_model(self.run, self.seed)), step={}
         )
 
-    def carry(self, ask: Ask) -> ServerState:
-        """Do the remaining rounds over the transport *ask*, saving after each."""
+    def carry(self, ask: Ask, veil: Veil | None = None) -> ServerState:
+        """Do the remaining rounds over the transport *ask*, saving after each.
+
+        Masked rounds go over the transport in *veil*.
+        """
         study = Study(
             run=self.run,
             text=self.text,
@@ -72,6 +78,8 @@ class Job:
             ask=ask,
             save=self.save,
             observe=self.observe,
+            enrolled={site: len(rows) for site, rows in self.sites.items()},
+            veil=veil,
         )
         return run_rounds(study, self.start())
 
@@ -84,3 +92,20 @@ class Job:
 Engine: TypeAlias = Callable[[Job], ServerState]
 
 ENGINES: Family[Engine] = Family("engine", confrere_deploy.engines)
+
+
+def needs(package: str, advice: str) -> Callable[[Engine], Engine]:
+    """Mark an engine that runs only where *package* is installed; *advice* says how to get it."""
+
+    def marked(engine: Engine) -> Engine:
+        engine.needs = (package, advice)  # type: ignore[attr-defined]
+        return engine
+
+    return marked
+
+
+def must_run(name: str) -> None:
+    """Raise ConfigError when there is no such engine, or what it needs is not installed."""
+    package, advice = getattr(ENGINES.member(name), "needs", ("", ""))
+    if package and find_spec(package) is None:
+        raise ConfigError([f"--engine {name} needs {package}, which is not installed: {advice}."])

@@ -1,14 +1,20 @@
 """What a coordinator takes from a finished run, and what the logs say of it."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confrere_common.chain import Checked, verify
-from confrere_common.errors import ConfigError
+from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.pki.keys import signing_public
+from confrere_deploy.federal_report import write_federal_report
 from confrere_server.queue import Folder
+from confrere_server.seal import unseal
 from confrere_server.workspace import Workspace
 
 FILES = ("encoder.safetensors", "encoder.json", "release.json", "rounds.json")
@@ -24,7 +30,27 @@ def fetch(workspace: Workspace, folder: Folder, target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     copied = [Path(shutil.copy2(folder.path / name, target / name)) for name in FILES]
     key = Path(shutil.copy2(workspace.keys / "signing.pub", target / "coordinator.pub"))
-    return [*copied, key]
+    write_federal_report(folder, target)
+    return [*copied, key, target / "report.json", target / "report.html"]
+
+
+def verify_release(folder: Path, key: Path) -> Mapping[str, Any]:
+    """Return what a fetched release says of itself, once seal and files have been checked.
+
+    Guarantee: a release whose files or words were changed since the coordinator sealed them gives
+    CheckpointError; *key* must come from the coordinator by another way than the release.
+    """
+    try:
+        content, pem = (folder / "release.json").read_bytes(), key.read_bytes()
+    except OSError as fault:
+        raise CheckpointError(f"{fault.filename} cannot be read: {fault.strerror}.") from None
+    said = unseal("release", content, signing_public(pem))
+    for name, due in said["files"].items():
+        path = folder / Path(name).name
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if found != due:
+            raise CheckpointError(f"{path} is not the file that was sealed: fetch it again.")
+    return said
 
 
 def rows_of(log: Path, run: str) -> list[str]:

@@ -4,9 +4,10 @@ Shapes: M models of one arm and seed (one for each site in 'local'), N test imag
 F features.
 """
 
+import hashlib
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from confrere_client import intervals
 from confrere_client.data.images import Images
 from confrere_client.data.subset import Subset
 from confrere_client.embed import features
-from confrere_client.health import rankme
-from confrere_client.probe import MEASURES, NEIGHBOURS, Labelled, knn_scores, linear_probe
+from confrere_client.measure import intervals
+from confrere_client.measure.health import rankme
+from confrere_client.measure.probe import MEASURES, NEIGHBOURS, Labelled, knn_scores, linear_probe
 from confrere_common.encoder import Encoder
 from confrere_common.storage import atomic_write
+from confrere_common.weights import Weights
 from confrere_deploy.holdout import Holdout
 from confrere_deploy.report import schema
 
 Features = NDArray[np.float32]
+
+LEAST_PATIENTS = 5
+"""Test patients that a site needs for figures of its own: of fewer, an interval says nothing."""
 
 RAW_PX = 64
 """Larger images are averaged down to about this side to serve as raw pixels."""
@@ -42,6 +47,9 @@ class Scores:
 
     rankme_M: NDArray[np.float64]
 
+    digest: str = ""
+    """Of the weights that scored so; raw pixels have none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
@@ -49,6 +57,8 @@ class Exam:
 
     images: Images
     holdout: Holdout
+    sites: NDArray[np.str_]
+    """The site that each test image counts for, '' for none."""
 
     def embed(self, encoder: Encoder, device: torch.device) -> Features:
         """Return features of every image under an encoder, shape (all images, F)."""
@@ -66,13 +76,20 @@ class Exam:
         ]
         return np.concatenate(parts)
 
-    def scores(self, models: Sequence[Features]) -> Scores:
-        """Return what probes on each model's features score on the test images."""
+    def scores(self, models: Iterable[Features]) -> Scores:
+        """Return what probes on each model's features score on the test images.
+
+        Features are taken one model at a time and let go: of a thousand models, one is in memory.
+        """
         classes = len(self.images.catalog.classes)
         test = self.holdout.test
         linear: list[NDArray[Any]] = []
         near: dict[int, list[NDArray[Any]]] = {k: [] for k in NEIGHBOURS}
-        for found in models if self.labelled else ():
+        ranks: list[float] = []
+        for found in models:
+            ranks.append(rankme(found[test]))
+            if not self.labelled:
+                continue
             train, val = self._at(found, self.holdout.train), self._at(found, self.holdout.val)
             linear.append(linear_probe(train, val, found[test], classes).scores)
             for k in NEIGHBOURS:
@@ -80,7 +97,7 @@ class Exam:
         return Scores(
             linear_MNK=np.asarray(linear, np.float32),
             near_MNK={k: np.asarray(votes, np.float32) for k, votes in near.items()},
-            rankme_M=np.asarray([rankme(found[test]) for found in models]),
+            rankme_M=np.asarray(ranks),
         )
 
     @property
@@ -103,8 +120,11 @@ class Exam:
         )
 
 
-def arm_figures(exam: Exam, seeds: Sequence[Scores], *, by_site: bool) -> schema.Arm:
-    """Return an arm's figures: means over seeds, intervals over patients and seeds."""
+def arm_figures(exam: Exam, seeds: Sequence[Scores], *, own: Sequence[str] = ()) -> schema.Arm:
+    """Return an arm's figures: means over seeds, intervals over patients and seeds.
+
+    *own* names the sites whose own models the arm consists of, in their order.
+    """
     rank = _over_seeds(np.asarray([scores.rankme_M.mean() for scores in seeds]))
     if not exam.labelled:
         return schema.Arm(rankme=rank)
@@ -115,7 +135,7 @@ def arm_figures(exam: Exam, seeds: Sequence[Scores], *, by_site: bool) -> schema
         linear=schema.Linear(**{name: _plain(figure) for name, figure in found.items()}),
         knn=_knn(near),
         rankme=rank,
-        sites=_sites(exam, seeds) if by_site else None,
+        sites=_sites(exam, seeds, own),
     )
 
 
@@ -127,17 +147,26 @@ def difference(
     return _plain(intervals.paired_difference(auc, stacked(ours), stacked(theirs), exam.truth))
 
 
+def patients_by_site(exam: Exam) -> dict[str, int]:
+    """Return site -> how many test patients count for it."""
+    patients = exam.truth.patients
+    return {
+        str(site): len(np.unique(patients[exam.sites == site]))
+        for site in np.unique(exam.sites[exam.sites != ""])
+    }
+
+
 def stacked(seeds: Sequence[Scores]) -> NDArray[np.float64]:
     """Return linear scores of all seeds, shape (S, M, N, K)."""
     return np.asarray([scores.linear_MNK for scores in seeds], np.float64)
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Keep what an arm scored, so that a resumed study need not train it again."""
+    """Keep what an arm scored, so that a resumed study need not examine it again."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"near_{k}": votes for k, votes in scores.near_MNK.items()}
     arrays |= {"linear": scores.linear_MNK, "rankme": scores.rankme_M}
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, digest=np.array(scores.digest), **arrays)
     atomic_write(path, buffer.getvalue())
 
 
@@ -146,9 +175,34 @@ def load_scores(path: Path) -> Scores | None:
     try:
         with np.load(path, allow_pickle=False) as kept:
             near = {k: kept[f"near_{k}"] for k in NEIGHBOURS}
-            return Scores(linear_MNK=kept["linear"], near_MNK=near, rankme_M=kept["rankme"])
+            return Scores(
+                linear_MNK=kept["linear"],
+                near_MNK=near,
+                rankme_M=kept["rankme"],
+                digest=str(kept["digest"]),
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+class Fingerprint:
+    """SHA-256 of the weights of models, taken up one after the other."""
+
+    def __init__(self) -> None:
+        self._running = hashlib.sha256()
+
+    def take(self, weights: Weights) -> None:
+        """Add the weights of one more model."""
+        for name, tensor in sorted(weights.items()):
+            entry = (name, str(tensor.dtype), tuple(tensor.shape))
+            self._running.update(repr(entry).encode())
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            self._running.update(plain.view(torch.uint8).numpy().data)
+
+    @property
+    def text(self) -> str:
+        """Return it as hexadecimal."""
+        return self._running.hexdigest()
 
 
 def _near(seeds: Sequence[Scores], k: int) -> NDArray[np.float64]:
@@ -160,15 +214,18 @@ def _knn(near: Mapping[int, intervals.Figure | None]) -> schema.Knn | None:
     return schema.Knn(accuracy=many, accuracy_11=few) if many is not None else None
 
 
-def _sites(exam: Exam, seeds: Sequence[Scores]) -> dict[str, schema.SiteArm] | None:
-    sites = exam.images.catalog.sites[exam.holdout.test]
-    if not any(sites):
-        return None
+def _sites(
+    exam: Exam, seeds: Sequence[Scores], own: Sequence[str]
+) -> dict[str, schema.SiteArm] | None:
     linear, truth = stacked(seeds), exam.truth
+    patients = patients_by_site(exam)
+    enough = [site for site, count in patients.items() if count >= LEAST_PATIENTS]
+    sites = np.where(np.isin(exam.sites, enough), exam.sites, "")
     each = {
-        name: intervals.by_site(measure, linear, truth, sites) for name, measure in MEASURES.items()
+        name: intervals.by_site(measure, linear, truth, sites, own=own)
+        for name, measure in MEASURES.items()
     }
-    near = intervals.by_site(MEASURES["accuracy"], _near(seeds, 20), truth, sites)
+    near = intervals.by_site(MEASURES["accuracy"], _near(seeds, 20), truth, sites, own=own)
     return {
         site: schema.SiteArm(
             linear=schema.Linear(
@@ -177,7 +234,7 @@ def _sites(exam: Exam, seeds: Sequence[Scores]) -> dict[str, schema.SiteArm] | N
             knn=schema.Knn(accuracy=_figure(near[site])),
         )
         for site in sorted(near)
-    }
+    } or None
 
 
 def _plain(figure: intervals.Figure | None) -> schema.Figure | None:

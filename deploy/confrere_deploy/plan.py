@@ -16,6 +16,7 @@ from confrere_common.config import Run
 from confrere_common.errors import TrainingError
 from confrere_common.model import encoder_weights, shared_weights
 from confrere_common.weights import count, nbytes
+from confrere_deploy import private_plan
 from confrere_deploy.holdout import Holdout
 from confrere_server.cohort import draw_cohort
 
@@ -50,6 +51,11 @@ def plan(run: Run, images: Images, sites: Mapping[str, NDArray[np.int64]], held:
     )
     table.add_row("seeds, arms", f"{list(run.seeds)}, floors: {run.floors}")
     table.add_row("device", f"{trainer.device}")
+    noised = sum(parameter.numel() for parameter in trainer.trained)
+    for title, text in private_plan.rows(
+        run, private_plan.patients_at(images.catalog, sites), noised
+    ):
+        table.add_row(title, text)
     table.add_row("time", _duration(seconds))
     return table
 

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from confrere_client.health import crossed
+from confrere_client.measure.health import crossed
 from confrere_client.train import BUFFER
 from confrere_deploy.engine import SiteWatch
 from confrere_server.rounds import Answered, Asked, Closed, Event, Observe

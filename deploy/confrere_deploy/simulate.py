@@ -1,7 +1,8 @@
 """A study on one machine: every arm and seed with the production code, then an honest report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,21 +14,27 @@ from confrere_client.data.cache import default_cache_dir
 from confrere_client.data.images import Images, open_images
 from confrere_client.device import choose_device
 from confrere_common.config import Run
-from confrere_common.encoder import Encoder
 from confrere_common.errors import RoundError
 from confrere_common.loading import digest, dump
-from confrere_common.model import build_model, load_weights
+from confrere_common.model import build_model, load_weights, shared_weights
 from confrere_common.weights import Weights
 from confrere_deploy import arms, plan
-from confrere_deploy.engine import ENGINES
+from confrere_deploy.cost import Clock
+from confrere_deploy.engine import ENGINES, SiteWatch, must_run
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_deploy.holdout import Holdout, holdout
-from confrere_deploy.measure import Exam, Features, Scores, load_scores, save_scores
-from confrere_deploy.outbox import open_folder
+from confrere_deploy.holdout import holdout
+from confrere_deploy.measure import Exam, Features, Fingerprint, Scores, load_scores, save_scores
+from confrere_deploy.outbox import STUDY, open_folder
 from confrere_deploy.progress import Display
-from confrere_deploy.split import SPLITS
-from confrere_deploy.summary import Clock, Results, summarise
+from confrere_deploy.split import sites_of_test, spread
+from confrere_deploy.summary import Results, summarise
+from confrere_server.cohort import draw_cohort
+from confrere_server.masked import must_be_maskable, must_hide
+from confrere_server.rounds import Closed, Event, Observe
 from confrere_server.store import ServerState
+
+ALONE = "inline"
+"""The engine of an arm of one site: there is nothing to spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,11 @@ class Options:
 
 def carry_out(run: Run, options: Options, console: Console) -> Results:
     """Carry out a study and write all that it leaves behind into ``options.out``."""
-    clock = Clock()
+    clock = Clock(workers=options.engine != ALONE)
+    # Before the images, which may take minutes to read.
+    must_run(options.engine)
+    must_be_maskable(run)
+    choose_device(run.train.device)
     images = _open(run, options.folder, console)
     run = settled(run, images)
     text = dump(run, ALL_FAMILIES)
@@ -56,18 +67,22 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     study = {"run": digest(text), "images": images.digest, "name": run.name}
     study |= {"confrere": version("confrere"), "torch": version("torch")}
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
-    sites = spread(run, images, held)
+    sites = spread(run.data, images.catalog, held.train)
+    must_hide(run, len(draw_cohort(tuple(sites), run.federation.cohort, 1, 0)))
     table = plan.plan(run, images, sites, held)
     # Only now, that nothing in the run or its images stands against it, is the folder taken.
-    ENGINES.member(options.engine)
+    begun = (options.out / STUDY).exists()
     open_folder(options.out, study, resume=options.resume)
+    clock.keep(options.out, resumed=begun)
     console.print(f"report: {options.out / 'report.html'}", markup=False, soft_wrap=True)
     plan.show(console, table)
 
-    exam = Exam(images=images, holdout=held)
-    done = _train_all(run, options, exam, sites, console)
-    results = replace(done, clock=clock, command=options.command)
-    summarise(results, options.out, console)
+    where = sites_of_test(images.catalog, sites, held.test, run.data.seed)
+    exam = Exam(images=images, holdout=held, sites=where)
+    with clock:
+        done = _train_all(run, options, exam, sites, console, clock)
+        results = replace(done, clock=clock, command=options.command)
+        summarise(results, options.out, console)
     return results
 
 
@@ -76,15 +91,6 @@ def settled(run: Run, images: Images) -> Run:
     channels, dims = images.channels, images.dims
     data = replace(run.data, channels=channels, dims=dims)  # type: ignore[arg-type]
     return replace(run, data=data)
-
-
-def spread(run: Run, images: Images, held: Holdout) -> dict[str, NDArray[np.int64]]:
-    """Return site -> rows that it trains on; none of them is of a test or validation patient."""
-    split = SPLITS.member(run.data.split.name)
-    knobs = SPLITS.configure(run.data.split)
-    generator = np.random.default_rng(run.data.seed)
-    found = split(images.catalog.select(held.train), knobs, generator)
-    return {site: held.train[rows] for site, rows in found.items()}
 
 
 def _open(run: Run, folder: Path, console: Console) -> Images:
@@ -103,12 +109,27 @@ def _open(run: Run, folder: Path, console: Console) -> Images:
         )
 
 
+def _observed(
+    display: Display, clock: Clock, arm: str, seed: int, rounds: int
+) -> tuple[Observe, SiteWatch]:
+    """Return what to call as one training goes on: what the screen needs, and the clock."""
+    show, watch = display.observer(arm, seed, rounds)
+
+    def observe(event: Event) -> None:
+        show(event)
+        if isinstance(event, Closed) and event.record.round == rounds:
+            clock.look()  # the engine ends its workers next
+
+    return observe, watch
+
+
 def _train_all(
     run: Run,
     options: Options,
     exam: Exam,
     sites: Mapping[str, NDArray[np.int64]],
     console: Console,
+    clock: Clock,
 ) -> Results:
     total = arms.rounds_in(run, list(sites)) * len(run.seeds)
     scores: dict[str, list[Scores]] = {name: [] for name in arms.FLOORS[run.floors]}
@@ -122,8 +143,8 @@ def _train_all(
             sites=sites,
             folder=options.out,
             engine=ENGINES.member(options.engine),
-            alone=ENGINES.member("inline"),
-            observer=display.observer,
+            alone=ENGINES.member(ALONE),
+            observer=partial(_observed, display, clock),
             resources=options.resources,
         )
         for seed in run.seeds:
@@ -142,7 +163,7 @@ def _train_all(
                     display.say(failed[name])
             states[seed] = studio.federated()
             if not shown:
-                shown.append(studio.embed([states[seed]])[0])
+                shown.append(studio.embed(states[seed].weights))
     return Results(
         run=run,
         exam=exam,
@@ -163,41 +184,52 @@ class Studio:
     seed: int
 
     def scores(self, arm: str) -> Scores:
-        """Return what *arm* scored, trained now unless an earlier session kept it."""
+        """Return what *arm* scored, examined now unless an earlier session kept it.
+
+        Kept scores hold only for the very weights that scored them: an arm that was trained again,
+        or whose checkpoint was exchanged, is examined again.
+        """
         path = self.training.folder / arm / f"seed-{self.seed}" / "scores.npz"
-        found = load_scores(path)
-        if found is None:
-            found = self.exam.scores(self._features(arm))
-            save_scores(path, found)
+        kept = load_scores(path)
+        if kept is not None and kept.digest == self._digest(arm):
+            return kept
+        seen = Fingerprint()
+        found = replace(self.exam.scores(self._features(arm, seen)), digest=seen.text)
+        save_scores(path, found)
         return found
 
     def federated(self) -> ServerState:
         """Return the federation's final state; it is at hand once its arm was scored."""
         return arms.federated(self.training, self.seed)
 
-    def embed(self, states: Sequence[ServerState]) -> list[Features]:
-        """Return every image's features under each state's encoder."""
-        return [self._embed(self.encoder(state.weights)) for state in states]
-
-    def encoder(self, weights: Weights | None = None) -> Encoder:
-        """Return the run's encoder: as it starts, or with *weights*."""
+    def embed(self, weights: Weights) -> Features:
+        """Return every image's features under the run's encoder with *weights*."""
         model = build_model(self.training.run, self.seed)
-        if weights is not None:
-            load_weights(model, weights)
-        return model.encoder
+        load_weights(model, weights)
+        return self.exam.embed(model.encoder, choose_device(self.training.run.train.device))
 
-    def _features(self, arm: str) -> list[Features]:
+    def _features(self, arm: str, seen: Fingerprint) -> Iterator[Features]:
+        """Yield the features of each of the arm's models, its weights added to *seen*."""
+        for weights in self._weights(arm):
+            seen.take(weights)
+            yield self.exam.raw() if arm == "raw" else self.embed(weights)
+
+    def _digest(self, arm: str) -> str:
+        seen = Fingerprint()
+        for weights in self._weights(arm):
+            seen.take(weights)
+        return seen.text
+
+    def _weights(self, arm: str) -> Iterator[Weights]:
+        """Yield the weights of each of the arm's models, trained as they are asked for."""
         match arm:
             case "raw":
-                return [self.exam.raw()]
+                yield {}  # pixels have none, and the folder is theirs: see `open_folder`
             case "random":
-                return [self._embed(self.encoder())]
+                yield shared_weights(build_model(self.training.run, self.seed))
             case "local":
-                return self.embed(arms.local(self.training, self.seed))
+                yield from (state.weights for state in arms.local(self.training, self.seed))
             case "centralised":
-                return self.embed([arms.centralised(self.training, self.seed)])
+                yield arms.centralised(self.training, self.seed).weights
             case _:
-                return self.embed([self.federated()])
-
-    def _embed(self, encoder: Encoder) -> Features:
-        return self.exam.embed(encoder, choose_device(self.training.run.train.device))
+                yield self.federated().weights

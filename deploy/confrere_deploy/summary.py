@@ -2,11 +2,8 @@
 
 import csv
 import io
-import resource
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,32 +15,29 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from confrere_client.health import alarms
-from confrere_client.train import BUFFER
-from confrere_common.augment import intensity
+from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
 from confrere_common.model import encoder_weights, input_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
+from confrere_deploy.cost import Clock
 from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.history import alarm_warnings, record_warnings, rounds_told
 from confrere_deploy.machine import machine
-from confrere_deploy.measure import Exam, Features, Scores, arm_figures, difference
+from confrere_deploy.measure import (
+    Exam,
+    Features,
+    Scores,
+    arm_figures,
+    difference,
+    patients_by_site,
+)
 from confrere_deploy.report import schema
 from confrere_deploy.report.write import write_report
 from confrere_deploy.showing import pictures
-from confrere_server.record import RoundRecord, SiteRecord
+from confrere_deploy.split import owns
 from confrere_server.store import ServerState
-
-HEALTH = ("rankme", "feature_std", "uniformity", "alignment", "dead_share")
-
-
-@dataclass(frozen=True)
-class Clock:
-    """When a study began, by the wall and by the processor."""
-
-    wall: float = field(default_factory=time.perf_counter)
-    cpu: float = field(default_factory=lambda: _cpu_seconds())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +90,10 @@ def report_of(results: Results) -> schema.Report:
     run, exam = results.run, results.exam
     plain = as_dict(run, ALL_FAMILIES)
     figures = {
-        name: arm_figures(exam, seeds, by_site=run.data.split.name == "natural")
+        name: arm_figures(exam, seeds, own=tuple(results.sites) if name == "local" else ())
         for name, seeds in results.scores.items()
     }
-    rounds = tuple(_rounds(results))
+    rounds = rounds_told(results.states, features=results.shown.shape[1])
     return schema.Report(
         name=run.name,
         created=datetime.now(UTC),
@@ -110,6 +104,7 @@ def report_of(results: Results) -> schema.Report:
         sites=_sites(results),
         arms=figures,  # type: ignore[arg-type]
         differences=_differences(results),
+        site_tests=_site_tests(results, figures.values()),
         rounds=rounds,
         cost=_cost(results),
         warnings=tuple(_warnings(results, rounds)),
@@ -122,9 +117,27 @@ def report_of(results: Results) -> schema.Report:
 
 def _sites(results: Results) -> tuple[schema.Site, ...]:
     patients = results.exam.images.catalog.patients
+    tested = patients_by_site(results.exam)
     return tuple(
-        schema.Site(site=site, images=len(rows), patients=len(np.unique(patients[rows])))
+        schema.Site(
+            site=site,
+            images=len(rows),
+            patients=len(np.unique(patients[rows])),
+            test_patients=tested.get(site, 0),
+        )
         for site, rows in results.sites.items()
+    )
+
+
+def _site_tests(results: Results, arms: Iterable[schema.Arm]) -> str | None:
+    """Say how test patients came to count for a site; None where no site has a figure."""
+    if not any(arm.sites for arm in arms):
+        return None
+    if owns(results.exam.images.catalog, results.sites):
+        return "A site's test patients are those whom the data name as its own."
+    return (
+        "The data name no such sites. Test patients were dealt out to them at random, each class "
+        "in proportion to the patients of it that a site trains on."
     )
 
 
@@ -140,53 +153,25 @@ def _differences(results: Results) -> dict[str, schema.Figure] | None:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _rounds(results: Results) -> Iterator[schema.Round]:
-    for seed, state in results.states.items():
-        for record in state.records:
-            yield schema.Round(
-                round=record.round,
-                seed=seed,
-                loss=record.loss,
-                sites=tuple(_round_site(results, site) for site in record.sites),
-                bytes_up=record.bytes_up,
-                bytes_down=record.bytes_down,
-                seconds=record.seconds,
-            )
-
-
-def _round_site(results: Results, site: SiteRecord) -> schema.RoundSite:
-    return schema.RoundSite(
-        site=site.site,
-        loss=site.metrics.get("loss"),
-        images=site.images,
-        seconds=site.metrics.get("seconds", 0.0),
-        metrics={name: site.metrics[name] for name in HEALTH if name in site.metrics},
-        alarms=_alarms(results, site) or None,
-        refused=site.refused or None,
-    )
-
-
-def _alarms(results: Results, site: SiteRecord) -> tuple[str, ...]:
-    width = results.shown.shape[1]
-    return alarms(site.metrics, min(BUFFER, site.images), width)
-
-
 def _cost(results: Results) -> schema.Cost:
     records = [record for state in results.states.values() for record in state.records]
     seen = sum(site.metrics.get("seen", 0.0) for r in records for site in r.sites)
     seconds = sum(record.seconds for record in records)
+    spent = results.clock.total
     return schema.Cost(
-        wall_s=time.perf_counter() - results.clock.wall,
-        cpu_s=_cpu_seconds() - results.clock.cpu,
-        peak_rss_mib=_peak_rss_mib(),
+        wall_s=spent.wall_s,
+        cpu_s=spent.cpu_s,
+        peak_rss_mib=spent.peak_rss_mib,
         bytes_up=sum(record.bytes_up for record in records),
         bytes_down=sum(record.bytes_down for record in records),
         images_per_s=seen / seconds if seconds else 0.0,
+        sessions=len(results.clock.earlier) + 1,
     )
 
 
 def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]:
     yield from results.failed
+    yield from results.clock.doubts
     if results.exam.images.skipped:
         yield f"{len(results.exam.images.skipped)} images could not be read and were left out."
     catalog = results.exam.images.catalog
@@ -202,30 +187,9 @@ def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]
             f"{len(results.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "
             "little of how a result varies with the seed."
         )
-    yield from _alarm_warnings(rounds)
+    yield from alarm_warnings(rounds)
     for seed, state in results.states.items():
-        yield from _record_warnings(seed, state.records)
-
-
-def _alarm_warnings(rounds: Sequence[schema.Round]) -> Iterator[str]:
-    last = max((r.round for r in rounds), default=0)
-    for item in rounds:
-        for site in item.sites if item.round == last else ():
-            for alarm in site.alarms or ():
-                yield f"Seed {item.seed}, site '{site.site}', last round: {alarm}"
-
-
-def _record_warnings(seed: int, records: Sequence[RoundRecord]) -> Iterator[str]:
-    for record in records:
-        if record.void:
-            yield f"Seed {seed}, round {record.round} changed nothing: {record.void}."
-    refused = Counter(s.site for record in records for s in record.sites if s.refused)
-    for site, times in refused.items():
-        reasons = {s.refused for record in records for s in record.sites if s.site == site} - {""}
-        yield (
-            f"Seed {seed}: site '{site}' was left out of {times} of {len(records)} rounds: "
-            f"{'; '.join(sorted(reasons))}"
-        )
+        yield from record_warnings(seed, state.records)
 
 
 def _skipped(results: Results) -> schema.Skipped:
@@ -264,12 +228,7 @@ def _card(results: Results, report: schema.Report) -> Card:
         encoder=run.encoder,
         channels=channels,
         size=size,
-        preprocessing={
-            "resize": "longer side to the input's size, aspect kept, centred on black",
-            "scale": "divide by the largest value of the stored type (255 or 65535)",
-            "mean": intensity.MEAN,
-            "std": intensity.STD,
-        },
+        preprocessing=PREPROCESSING,
         training={
             "digest": report.digest,
             "seed": run.seeds[0],
@@ -304,14 +263,3 @@ def _told(figure: schema.Figure | None) -> str:
     if figure is None:
         return "-"
     return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def _peak_rss_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere

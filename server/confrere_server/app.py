@@ -9,7 +9,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Answer, Ask, Refusal, Task
-from confrere_common.wire import read_answer, task_records
+from confrere_common.secagg.messages import Reply, Request
+from confrere_common.wire import read_answer, read_reply, request_records, task_records
+from confrere_server.unmask import Carry
 
 POLL_S = 0.02
 """Pause between looking for replies: far below the time of a round's work."""
@@ -53,6 +55,30 @@ def ask_over(grid: Grid, nodes: Mapping[str, int]) -> Ask:
     return ask
 
 
+def carry_over(grid: Grid, nodes: Mapping[str, int]) -> Carry:
+    """Return the transport of masked rounds over Flower: to each site its own request."""
+
+    def carry(
+        requests: Mapping[str, Request], task: Task | None
+    ) -> Iterator[tuple[str, Reply | Refusal]]:
+        round = task.round if task is not None else 0
+        along = task_records(task) if task is not None else None
+        waiting: dict[str | None, str] = {}
+        for site, request in requests.items():
+            content = request_records(request, along)
+            key = _push(grid, content, nodes[site], MessageType.TRAIN, str(round))
+            if key is None:
+                yield site, Refusal(site=site, round=round, reason="it cannot be reached")
+            else:
+                waiting[key] = site
+        while waiting:
+            for message in _pull(grid, waiting):
+                site = waiting.pop(message.metadata.reply_to_message_id)
+                yield site, _reply(message, site, round)
+
+    return carry
+
+
 def name_nodes(grid: Grid, expected: int) -> dict[str, int]:
     """Ask every node for its site's name; RoundError unless *expected* answer in time."""
     ends = time.monotonic() + NAMES_WITHIN_S
@@ -94,4 +120,12 @@ def _answer(reply: Message, site: str, number: int) -> Answer:
         answer = read_answer(reply.content)
         if answer.site == site:
             return answer
+    return Refusal(site=site, round=number, reason="its answer is not of this version")
+
+
+def _reply(message: Message, site: str, number: int) -> Reply | Refusal:
+    if message.has_error():
+        return Refusal(site=site, round=number, reason="its app failed; see the site's own log")
+    with suppress(ExchangeError):
+        return read_reply(message.content)
     return Refusal(site=site, round=number, reason="its answer is not of this version")

@@ -7,7 +7,8 @@ whichever came first.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from flwr.app import MessageType, RecordDict
 
@@ -26,6 +27,9 @@ from confrere_server.superlink import SuperLink
 
 TICK_S = 0.1
 """Pause between two looks at what has come."""
+
+ABSENT_S = 300.0
+"""A site that is gone for so long is not waited for, if the round can count without it."""
 
 Head = tuple[int, str]
 """Length and head of an audit log."""
@@ -51,6 +55,9 @@ class Carrier:
 
     link: SuperLink
     run: int
+    name: str
+    """The coordinator's own id of the run, told with every message."""
+
     nodes: Callable[[], Mapping[str, int]]
     """Every active site's node; a site may come or be revoked while a round is on."""
 
@@ -69,41 +76,52 @@ class Carrier:
         nodes = self.nodes()
         return {site for site, node in nodes.items() if self.link.presence(node).online}
 
-    def propose(
-        self, proposal: Proposal, sites: Sequence[str], within_s: float
-    ) -> dict[str, Standing]:
-        """Return what the sites say of *proposal* in time; the silent are absent."""
-        said: dict[str, Standing] = {}
-        for site, found in self._ask(proposal_records(proposal), "query", sites, within_s):
-            if isinstance(found, RecordDict):
-                try:
-                    standing = read_standing_records(found)
-                except ExchangeError:
-                    continue
-                if standing.site == site:
-                    said[site] = standing
-        return said
+    def ask(
+        self, sites: Sequence[str], task: Task, within_s: float, absent_s: float = ABSENT_S
+    ) -> Iterator[Answer]:
+        """Yield each site's answer, in order of name; those that are silent in time are absent.
 
-    def ask(self, sites: Sequence[str], task: Task, within_s: float) -> Iterator[Answer]:
-        """Yield each site's answer, in order of name; those that are silent in time are absent."""
-        content = task_records(task)
-        for site, found in self._ask(content, MessageType.TRAIN, sites, within_s):
-            yield _answer(found, site, task.round)
-            # While the next answer is read, this one must already be gone.
-            del found
-
-    def _ask(
-        self, content: RecordDict, kind: str, sites: Sequence[str], within_s: float
-    ) -> Iterator[tuple[str, RecordDict | ExchangeError]]:
-        rounds = Waiting(carrier=self, content=with_witness(content, *self.head()), kind=kind)
+        A site that has been gone for *absent_s* is silent before its time.
+        """
+        content = with_witness(task_records(task), *self.head())
+        waiting = Waiting(carrier=self, content=content, kind=MessageType.TRAIN, absent_s=absent_s)
         ends = self.clock() + within_s
         try:
-            rounds.send(sorted(sites))
+            waiting.send(sorted(sites))
             for site in sorted(sites):
-                if rounds.wait_for(site, ends):
-                    yield site, rounds.take(site)
+                if waiting.wait_for(site, ends):
+                    found = waiting.take(site)
+                    yield _answer(found, site, task.round)
+                    # While the next answer is read, this one must already be gone.
+                    del found
         finally:
-            self.link.forget([errand.message for errand in rounds.out.values()])
+            waiting.forget()
+
+
+@dataclass(kw_only=True)
+class Proposals:
+    """What sites say of a run; nobody is waited for, so a site that hangs keeps no other up."""
+
+    carrier: Carrier
+    _out: "Waiting | None" = None
+
+    def ask(self, proposal: Proposal, sites: Sequence[str]) -> None:
+        """Ask those of *sites* that do not owe an answer already."""
+        content = with_witness(proposal_records(proposal), *self.carrier.head())
+        if self._out is None:
+            self._out = Waiting(carrier=self.carrier, content=content, kind="query")
+        self._out.content = content
+        self._out.send([site for site in sites if site not in self._out.out])
+
+    def come(self) -> dict[str, Standing]:
+        """Return what has come since the last time; what cannot be read is asked anew later."""
+        said: dict[str, Standing] = {}
+        for site, found in self._out.come() if self._out else ():
+            with suppress(ExchangeError):
+                if isinstance(found, RecordDict):
+                    standing = read_standing_records(found)
+                    said |= {site: standing} if standing.site == site else {}
+        return said
 
 
 @dataclass(kw_only=True)
@@ -113,8 +131,11 @@ class Waiting:
     carrier: Carrier
     content: RecordDict
     kind: str
+    absent_s: float = ABSENT_S
     out: dict[str, Errand] = field(default_factory=dict)
     unsent: set[str] = field(default_factory=set)
+    _gone: dict[int, float] = field(default_factory=dict)
+    """Node -> since when it has been away."""
 
     def send(self, sites: Sequence[str]) -> None:
         """Send to *sites*; those whose node cannot take a message yet are tried again later."""
@@ -122,7 +143,9 @@ class Waiting:
         due = {nodes[site]: site for site in sites if site in nodes}
         since = {node: link.presence(node).since for node in due}
         there = [node for node in due if since[node]]
-        sent = link.push(self.carrier.run, there, self.content, kind=self.kind, group="")
+        sent = link.push(
+            self.carrier.run, there, self.content, kind=self.kind, group=self.carrier.name
+        )
         for node, site in due.items():
             if node in sent:
                 self.out[site] = Errand(node=node, message=sent[node], since=since[node])
@@ -133,7 +156,8 @@ class Waiting:
         while not self._here(site):
             if self.carrier.halted():
                 raise Halted
-            if self.carrier.clock() >= ends or site not in self.carrier.nodes():
+            nodes = self.carrier.nodes()
+            if self.carrier.clock() >= ends or site not in nodes or self._absent(nodes[site]):
                 return False
             self._send_again()
             self.carrier.pause(TICK_S)
@@ -147,6 +171,23 @@ class Waiting:
             return fault
         self.carrier.witness(site, read_witness(found))
         return found
+
+    def come(self) -> Iterator[tuple[str, RecordDict | ExchangeError]]:
+        """Yield the answers that are here, and ask those anew that lost the question."""
+        for site in [site for site in self.out if self._here(site)]:
+            yield site, self.take(site)
+        self._send_again()
+
+    def forget(self) -> None:
+        """Wait no longer for anybody."""
+        self.carrier.link.forget([errand.message for errand in self.out.values()])
+
+    def _absent(self, node: int) -> bool:
+        if self.carrier.link.presence(node).online:
+            self._gone.pop(node, None)
+            return False
+        now = self.carrier.clock()
+        return now - self._gone.setdefault(node, now) > self.absent_s
 
     def _here(self, site: str) -> bool:
         errand = self.out.get(site)
@@ -176,4 +217,5 @@ def _answer(found: RecordDict | ExchangeError, site: str, number: int) -> Answer
         return Refusal(site=site, round=number, reason="its answer is not of this version")
     if answer.site != site:
         return Refusal(site=site, round=number, reason="its answer names another site")
-    return answer
+    # It answers this very question: a site that could not read it does not know the round.
+    return replace(answer, round=number) if isinstance(answer, Refusal) else answer

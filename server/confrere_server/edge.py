@@ -7,6 +7,7 @@ Flower's Control and Runtime APIs, its documentation and its registration have n
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from base64 import b64decode
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from confrere_common.errors import ConfrereError, ExchangeError
+from confrere_common.errors import CheckpointError, ConfrereError, ExchangeError
 from confrere_common.log import reason
 from confrere_common.pki.certificate import Peer, peer_of
 from confrere_server.roster import Roster
@@ -52,6 +53,15 @@ FLEET = frozenset(
     )
 )
 """What a node needs; registration is the roster's, and no code is ever handed out."""
+
+ECHO = "/v1/echo"
+"""Sends a site's bytes back to it: how ``confrere client doctor`` measures the line."""
+
+BULKY = frozenset({"/v1/fleet/push-object", ECHO})
+"""Calls whose body may be as long as the workspace allows: they alone bring arrays."""
+
+BODY = 1024 * 1024
+"""Limit of any other call of the Fleet API, in bytes: a message names its arrays, by digest."""
 
 SMALL_BODY = 64 * 1024
 """Limit of a request to enrol or to renew, in bytes."""
@@ -136,6 +146,7 @@ class Edge:
         self._fleet, self._roster, self._limits, self._desks = fleet, roster, limits, desks
         self._noting = noting
         self._pace = Pace(per_s=limits.requests_per_s)
+        self._notes = Pace(per_s=1.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, answer it, or refuse it."""
@@ -147,7 +158,7 @@ class Edge:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, why, peer = self._judge(scope)
         if peer is None or status != 200:
-            self._noting.refused(peer.name if peer else "?", f"{scope['path'][:80]}: {why}")
+            self._refused(peer, scope, why)
             await _say(send, status, why.encode())
             return
         if self._roster().replaced_by(peer):
@@ -157,8 +168,17 @@ class Edge:
             await _say(send, 200, b"ok")
         elif desk is not None:
             await self._answer(desk, peer, scope, receive, send)
+        elif scope["path"] == ECHO:
+            with contextlib.suppress(ExchangeError, TimeoutError):
+                await _say(send, 200, await _body(_bounded(receive, self._limits.body_bytes)))
         else:
             await self._fleet(scope, _bounded(receive, self._limits.body_bytes), send)
+
+    def _refused(self, peer: Peer | None, scope: Scope, why: str) -> None:
+        who = peer.name if peer else "?"
+        # Paths come from outside, and as fast as the line allows: neither may fill or forge a log.
+        if self._notes.allows(who):
+            self._noting.refused(who, f"{ascii(scope['path'][:80])}: {why}")
 
     def _judge(self, scope: Scope) -> tuple[int, str, Peer | None]:
         """Return 200, or a status and why not, and who it is."""
@@ -167,20 +187,27 @@ class Edge:
             roster = self._roster()
         except ExchangeError as fault:
             return 403, str(fault), None
+        except (CheckpointError, OSError):
+            log.exception("the roster cannot be read: nobody is let in")
+            return 503, "the server cannot read its roster; tell the coordinator", None
         if not roster.admits(peer):
-            return 403, "this certificate is not (or no longer) in the roster", peer
+            return 403, _not_admitted(peer), peer
         if not self._pace.allows(peer.name):
             return 429, "too many requests", peer
+        return self._may_call(scope, peer, roster)
+
+    def _may_call(self, scope: Scope, peer: Peer, roster: Roster) -> tuple[int, str, Peer]:
         path, method = scope["path"], scope["method"]
-        if path == "/health" and method == "GET":
-            return 200, "", peer
         if method == "POST" and (peer.kind, path) in self._desks:
             return _fits(scope, SMALL_BODY, peer)
-        if peer.kind != "site" or method != "POST" or path not in FLEET:
+        if peer.kind == "site" and (method, path) == ("GET", "/health"):
+            return 200, "", peer
+        if peer.kind != "site" or method != "POST" or path not in (*FLEET, ECHO):
             return 404, "there is nothing here", peer
-        if _node_key(scope) != roster.sites[peer.name].node_key:
+        if path in FLEET and _node_key(scope) != roster.sites[peer.name].node_key:
             return 403, "the node's key is not that of the certificate's site", peer
-        return _fits(scope, self._limits.body_bytes, peer)
+        limit = self._limits.body_bytes
+        return _fits(scope, limit if path in BULKY else min(limit, BODY), peer)
 
     async def _answer(
         self, desk: Desk, peer: Peer, scope: Scope, receive: Receive, send: Send
@@ -189,13 +216,22 @@ class Edge:
             body = await _body(_bounded(receive, SMALL_BODY))
             said = await asyncio.to_thread(desk, peer, body)
         except ConfrereError as fault:
-            self._noting.refused(peer.name, f"{scope['path']}: {reason(fault)}")
+            self._refused(peer, scope, reason(fault))
             await _say(send, 403, reason(fault).encode())
         except Exception as fault:  # the boundary: a foreign body may break anything
             log.exception("%s failed", scope["path"])
             await _say(send, 500, type(fault).__name__.encode())
         else:
             await _say(send, 200, said)
+
+
+def _not_admitted(peer: Peer) -> str:
+    if peer.kind == "site":
+        return "this certificate is not (or no longer) in the roster"
+    return (
+        f"the invitation of site '{peer.name}' was used, replaced or revoked, or has expired: ask "
+        f"the coordinator for a new one (confrere server invite {peer.name} --again)"
+    )
 
 
 def _fits(scope: Scope, limit: int, peer: Peer) -> tuple[int, str, Peer]:
@@ -244,5 +280,7 @@ async def _say(send: Send, status: int, body: bytes) -> None:
         (b"content-type", b"application/octet-stream"),
         (b"content-length", b"%d" % len(body)),
     ]
+    if status in (411, 413):  # what follows is not read, however long it is
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -18,7 +18,7 @@ SERVICE = "confrere"
 class Health:
     """A gRPC health service on loopback; where it listens stands in ``control.json``."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, observer_port: int = 0) -> None:
         self._servicer = health.HealthServicer()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=2))
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
@@ -26,7 +26,8 @@ class Health:
         self._file = control_file(workspace.folder)
         self._server.start()
         self.say(serving=False)
-        atomic_write(self._file, json.dumps({"health_port": port, "pid": os.getpid()}).encode())
+        said = {"health_port": port, "observer_port": observer_port, "pid": os.getpid()}
+        atomic_write(self._file, json.dumps(said).encode())
 
     def say(self, *, serving: bool) -> None:
         """Answer SERVING or NOT_SERVING from now on."""

@@ -1,9 +1,8 @@
 """Objects on their way, in files: the server's memory does not grow with the sites."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
 
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
 SMALL = 4096
@@ -29,7 +28,8 @@ class ObjectFiles(InMemoryObjectStore):
         if len(object_content) <= SMALL:
             return
         path = self._path(object_id)
-        part = path.with_suffix(".part")
+        # Two sites may bring equal content at the same moment: each writes a file of its own.
+        part = path.with_suffix(f".{get_ident()}.part")
         part.write_bytes(object_content)
         part.replace(path)
         with self.lock_store:
@@ -51,7 +51,7 @@ class ObjectFiles(InMemoryObjectStore):
     def delete(self, object_id: str) -> None:
         """Remove an object and what only it refers to."""
         with self.lock_store:
-            before = set(self._below(object_id))
+            before = self._below(object_id)
             super().delete(object_id)
             for name in before:
                 if name not in self.store:
@@ -67,19 +67,22 @@ class ObjectFiles(InMemoryObjectStore):
     def whole(self, object_id: str) -> bool:
         """Return whether an object and all that it refers to are here."""
         with self.lock_store:
-            if object_id not in self.store:
-                return False
-            tree = self.get_object_tree(object_id)
-            return all(
-                self.store[node.object_id].is_available for node in iterate_object_tree(tree)
+            below = self._below(object_id)
+            return bool(below) and all(
+                name in self.store and self.store[name].is_available for name in below
             )
 
-    def _below(self, object_id: str) -> Iterator[str]:
-        entry = self.store.get(object_id)
-        if entry is not None:
-            yield object_id
-            for child in entry.child_object_ids:
-                yield from self._below(child)
+    def _below(self, object_id: str) -> set[str]:
+        """Return an object and all that it refers to, empty when it is unknown."""
+        # Each once, and not as Flower's tree, which sites can make double at every level.
+        found: set[str] = set()
+        due = [object_id] if object_id in self.store else []
+        while due:
+            name = due.pop()
+            if name not in found:
+                found.add(name)
+                due += self.store[name].child_object_ids if name in self.store else []
+        return found
 
     def _path(self, object_id: str) -> Path:
         return self._folder / object_id

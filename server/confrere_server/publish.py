@@ -1,10 +1,11 @@
-"""What a finished run leaves at the coordinator: the encoder, its card, and a signature over both."""
+"""What a finished run leaves: the encoder, its card, its rounds, and a seal over all of them."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.code import code_digest
 from confrere_common.family import Named
 from confrere_common.model import encoder_weights, input_of
@@ -37,7 +38,7 @@ def publish(
         "sites": _sites(state),
     }
     card = Card(
-        encoder=encoder, channels=channels, size=size, preprocessing=_preprocessing(run),
+        encoder=encoder, channels=channels, size=size, preprocessing=PREPROCESSING,
         training=training,
     )  # fmt: skip
     save_release(folder.path / ENCODER, encoder_weights(state.weights), card)
@@ -66,7 +67,3 @@ def _sites(state: ServerState) -> list[dict[str, Any]]:
                 known["images"] = site.images
                 known["rounds"] += 1
     return [sites[name] for name in sorted(sites)]
-
-
-def _preprocessing(run: Any) -> dict[str, Any]:
-    return {"image_px": run.data.image_px, "channels": run.data.channels, "dims": run.data.dims}

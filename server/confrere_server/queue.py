@@ -140,7 +140,7 @@ def submit(runs: Path, run: Run, *, warm: bytes = b"", now: datetime | None = No
 def all_runs(runs: Path) -> list[Folder]:
     """List the runs, oldest first."""
     found = [Folder(path=path.parent) for path in runs.glob("*/order.json")]
-    return sorted(found, key=lambda folder: (_submitted(folder), folder.path.name))
+    return sorted(found, key=_submitted)
 
 
 def find_run(runs: Path, id: str) -> Folder:
@@ -157,16 +157,20 @@ def next_run(runs: Path) -> Folder | None:
     for folder in all_runs(runs):
         standing = folder.standing
         if standing.state in ("failed", "stopped") and folder.wish == "resume":
-            folder.ask_for("")
-            folder.stand(replace(standing, state="queued", why=""))
-            return folder
+            standing = replace(standing, state="queued", why="")
+            folder.stand(standing)
         if standing.state in OPEN:
+            # Only now: whoever is killed in between finds the wish, or that it was granted.
+            if folder.wish == "resume":
+                folder.ask_for("")
             return folder
     return None
 
 
-def _submitted(folder: Folder) -> str:
+def _submitted(folder: Folder) -> tuple[str, int, str]:
+    """Return what sorts runs by their age; an order that cannot be read comes first, and fails."""
+    written = (folder.path / "order.json").stat().st_mtime_ns
     try:
-        return folder.order.submitted
+        return folder.order.submitted, written, folder.path.name
     except ConfigError:
-        return ""
+        return "", written, folder.path.name

@@ -2,15 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from confrere_common.config import Run
-from confrere_common.errors import ExchangeError, RoundError
+from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Ask, Refusal, Task, Update
-from confrere_common.weights import Weights, finite, must_fit, nbytes
+from confrere_common.privacy.independence import must_stand_alone
+from confrere_common.weights import Weights, finite, nbytes
+from confrere_server.admission import Gate, Verdict, after_round, capped, judged, surely_uncut
 from confrere_server.cohort import draw_cohort, needed
+from confrere_server.masked import Veil, join_masked
 from confrere_server.record import RoundRecord, SiteRecord
 from confrere_server.rule import RULES
 from confrere_server.step import STEPS, StepState
@@ -60,6 +63,11 @@ class Study:
     ask: Ask
     save: Callable[[ServerState], None]
     observe: Observe
+    enrolled: Mapping[str, int] = field(default_factory=dict)
+    """Site -> images that it enrolled with; who is not named may say any number."""
+
+    veil: Veil | None = None
+    """How masked rounds are held; only a run with secure aggregation needs it."""
 
 
 @dataclass
@@ -67,13 +75,18 @@ class Tally:
     """What is noted while answers stream through a rule."""
 
     round: int
-    template: Weights
+    gate: Gate
     records: list[SiteRecord] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Without the updates, which are gone when they are joined."""
+
     bytes_up: int = 0
+    bytes_down: int = 0
 
 
 def run_rounds(study: Study, state: ServerState) -> ServerState:
     """Do the rounds that *state* lacks, saving after each; RoundError when sites keep failing."""
+    must_stand_alone(study.run)
     while state.round < study.run.federation.rounds:
         state = one_round(study, state)
         study.save(state)
@@ -87,12 +100,16 @@ def one_round(study: Study, state: ServerState) -> ServerState:
     """Return the state after one more round; without quorum the weights stay as they are."""
     began = time.perf_counter()
     number, federation = state.round + 1, study.run.federation
-    cohort = draw_cohort(study.sites, federation.cohort, number, study.seed)
+    sites = _not_suspended(study.sites, state.repute.suspended)
+    cohort = draw_cohort(sites, federation.cohort, number, study.seed)
     study.observe(Asked(round=number, cohort=cohort))
     task = Task(run=study.text, round=number, seed=study.seed, weights=state.weights)
-    tally = Tally(round=number, template=state.weights)
+    tally = Tally(round=number, gate=_gate(study, state))
 
-    joined, void = _join(study, tally, study.ask(cohort, task), cohort)
+    if study.run.secure_aggregation is not None:
+        joined, void = _join_masked(study, tally, task, cohort)
+    else:
+        joined, void = _join(study, tally, study.ask(cohort, task), cohort)
     weights, step = state.weights, state.step
     if joined is not None:
         weights, step, void = _stepped(study, state, joined)
@@ -100,11 +117,32 @@ def one_round(study: Study, state: ServerState) -> ServerState:
         round=number,
         sites=tuple(sorted(tally.records, key=lambda site: site.site)),
         bytes_up=tally.bytes_up,
-        bytes_down=nbytes(state.weights) * len(cohort),
+        bytes_down=tally.bytes_down + nbytes(state.weights) * len(cohort),
         seconds=time.perf_counter() - began,
         void=void,
     )
-    return ServerState(round=number, weights=weights, step=step, records=(*state.records, record))
+    return ServerState(
+        round=number,
+        weights=weights,
+        step=step,
+        records=(*state.records, record),
+        repute=after_round(state.repute, tally.verdicts, number, federation.limits),
+    )
+
+
+def _not_suspended(sites: Sequence[str], suspended: Sequence[str]) -> list[str]:
+    left = [site for site in sites if site not in suspended]
+    if sites and not left:
+        raise RoundError(
+            f"all sites are suspended, since their updates were left out too often: "
+            f"{', '.join(suspended)}. See the rounds' records for why, mend it, and clear them."
+        )
+    return left
+
+
+def _gate(study: Study, state: ServerState) -> Gate:
+    limits = study.run.federation.limits
+    return Gate(template=state.weights, limits=limits, repute=state.repute, enrolled=study.enrolled)
 
 
 def _stepped(study: Study, state: ServerState, joined: Weights) -> tuple[Weights, StepState, str]:
@@ -123,8 +161,10 @@ def _join(
     federation = study.run.federation
     valid = _admit(study, tally, answers, cohort)
     try:
-        config = RULES.configure(federation.rule)
-        joined = RULES.member(federation.rule.name)(valid, config)
+        config, rule = RULES.configure(federation.rule), RULES.member(federation.rule.name)
+        if rule.sum_only:  # the others let all sites weigh the same
+            valid = capped(valid, federation.limits.weight_share, _sure(study, cohort))
+        joined = rule(valid, config)
     except RoundError as fault:
         joined, void = None, str(fault)
     else:
@@ -132,6 +172,32 @@ def _join(
     for _ in valid:  # a rule that gave up early must not hide who answered
         pass
     return _with_quorum(joined, void, tally, cohort, federation.quorum)
+
+
+def _sure(study: Study, cohort: Sequence[str]) -> frozenset[str]:
+    """Return the sites of which it is known before they answer that their weight is not cut."""
+    known = {site: study.enrolled[site] for site in cohort if site in study.enrolled}
+    least = needed(len(cohort), study.run.federation.quorum)
+    if len(known) < len(cohort):
+        return frozenset()
+    return surely_uncut(known, study.run.federation.limits.weight_share, least)
+
+
+def _join_masked(
+    study: Study, tally: Tally, task: Task, cohort: Sequence[str]
+) -> tuple[Weights | None, str]:
+    federation = study.run.federation
+    if study.veil is None:
+        raise RoundError("this server can't hold rounds under secure_aggregation: leave it out.")
+    found = join_masked(study.run, task, cohort, study.veil, study.enrolled)
+    tally.bytes_up, tally.bytes_down = found.bytes_up, found.bytes_down
+    for record in found.records:
+        _note(study, tally, record)
+    if found.joined is None:
+        return None, found.void
+    rule = RULES.member(federation.rule.name)
+    joined = rule([found.joined], RULES.configure(federation.rule))
+    return _with_quorum(joined, "", tally, cohort, federation.quorum)
 
 
 def _with_quorum(
@@ -153,11 +219,11 @@ def _admit(
         if answer.site not in waiting or answer.round != tally.round:
             continue  # unasked, a second time, or late from an earlier round
         waiting.discard(answer.site)
-        record, update = _judge(answer, tally.template)
+        record, update = _judge(answer, tally)
         _note(study, tally, record)
         if update is not None:
             tally.bytes_up += nbytes(update.delta)
-            yield update
+            yield update  # handed over: the rule may have used it up when this goes on
         # While the next answer is made, this one must already be gone: else two are held.
         del answer, update
     for site in sorted(waiting):
@@ -169,17 +235,16 @@ def _note(study: Study, tally: Tally, record: SiteRecord) -> None:
     study.observe(Answered(round=tally.round, record=record))
 
 
-def _judge(answer: Answer, template: Weights) -> tuple[SiteRecord, Update | None]:
+def _judge(answer: Answer, tally: Tally) -> tuple[SiteRecord, Update | None]:
     if isinstance(answer, Refusal):
         return SiteRecord(site=answer.site, refused=answer.reason), None
-    try:
-        must_fit(answer.delta, template)
-        if answer.images < 1:
-            raise ExchangeError(f"it names {answer.images} images; an update needs at least 1")
-    except ExchangeError as fault:
-        return SiteRecord(site=answer.site, refused=f"its update was left out: {fault}"), None
+    verdict = judged(answer, tally.gate)
+    tally.verdicts.append(replace(verdict, update=None))
+    if verdict.update is None:
+        left_out = f"its update was left out: {verdict.fault}"
+        return SiteRecord(site=answer.site, refused=left_out), None
     told = {name: float(value) for name, value in answer.metrics.items() if math.isfinite(value)}
-    return SiteRecord(site=answer.site, images=answer.images, metrics=told), answer
+    return SiteRecord(site=answer.site, images=answer.images, metrics=told), verdict.update
 
 
 def _must_not_be_void(records: Sequence[RoundRecord], rounds: int) -> None:

@@ -21,7 +21,12 @@ class Rule:
     """Whether it needs nothing but a weighted sum, all that secure aggregation reveals."""
 
     def __call__(self, updates: Iterable[Update], config: Any) -> Weights:
-        """Join *updates*, reading the stream once; RoundError if it is empty."""
+        """Join *updates*, reading the stream once; RoundError if it is empty.
+
+        The updates are handed over: a rule may write into their tensors and give those back as its
+        result. So whoever makes the stream keeps no tensor of an update, and its memory is
+        writable and its own.
+        """
         return self.join(updates, config)
 
 

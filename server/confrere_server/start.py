@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from ssl import SSLContext
 from types import FrameType
 
 import uvicorn
@@ -24,8 +25,10 @@ from confrere_server.carrier import Carrier, Halted
 from confrere_server.conduct import Conductor
 from confrere_server.edge import Certified, Edge, Limits, Noting
 from confrere_server.health import Health
+from confrere_server.observe import Observing
 from confrere_server.publish import publish
 from confrere_server.queue import Folder, next_run
+from confrere_server.recall import last_closed, site_heads
 from confrere_server.roster import Roster, enrol, read_roster, renew, saw
 from confrere_server.superlink import SuperLink
 from confrere_server.workspace import Workspace, renew_server
@@ -102,16 +105,17 @@ class Server:
     def conduct_all(self) -> None:
         """Carry out the queue until told to halt; one run's failure never stops the next."""
         while not self.halt.is_set():
-            self.nodes()  # a site that enrolled meanwhile may speak from now on
-            folder = next_run(self.workspace.runs)
-            if folder is None:
-                self.halt.wait(LOOK_EVERY_S)
-                continue
+            folder = None
             try:
-                self.conduct(folder)
+                self.nodes()  # a site that enrolled meanwhile may speak from now on
+                folder = next_run(self.workspace.runs)
+                if folder is not None:
+                    self.conduct(folder)
+                    continue
             except Exception as fault:  # whatever it was, the next run must have its turn
-                log.exception("run %s failed", folder.path.name)
-                self._end(folder, "failed", reason(fault))
+                log.exception("run %s failed", folder.path.name if folder else "(none)")
+                self._fail(folder, reason(fault))
+            self.halt.wait(LOOK_EVERY_S)
 
     def conduct(self, folder: Folder) -> None:
         """Carry out one run, and write how it ended."""
@@ -119,6 +123,7 @@ class Server:
         carrier = Carrier(
             link=self.link,
             run=flower,
+            name=folder.path.name,
             nodes=self.nodes,
             halted=lambda: self.halt.is_set() or folder.wish == "stop",
             head=self.chain.head,
@@ -130,6 +135,7 @@ class Server:
             carrier=carrier,
             note=self.chain.append,
             halted=carrier.halted,
+            closed=last_closed(self.workspace.audit, folder.path.name),
         )
         self.chain.append("run begun", run=folder.path.name, digest=folder.order.digest)
         try:
@@ -137,8 +143,8 @@ class Server:
             self._end(folder, "done", "")
         except Halted:
             if folder.wish == "stop":
-                folder.ask_for("")
                 self._end(folder, "stopped", "the operator asked for it")
+                folder.ask_for("")  # only now: a server that is killed in between must know of it
         except ConfrereError as fault:
             self._end(folder, "failed", reason(fault))
         finally:
@@ -146,7 +152,7 @@ class Server:
 
     @cached_property
     def _heads(self) -> dict[str, tuple[int, str]]:
-        return {}
+        return site_heads(self.workspace.audit)
 
     def _witness(self, site: str, head: tuple[int, str]) -> None:
         if head[0] and self._heads.get(site) != head:
@@ -160,6 +166,14 @@ class Server:
     def _end(self, folder: Folder, state: str, why: str) -> None:
         self.chain.append(f"run {state}", run=folder.path.name, why=why)
         folder.stand(replace(folder.standing, state=state, why=why, eta_s=None))  # type: ignore[arg-type]
+
+    def _fail(self, folder: Folder | None, why: str) -> None:
+        """End a run as failed, and outlive a disk that takes not even that: it is tried again."""
+        try:
+            if folder is not None:
+                self._end(folder, "failed", why)
+        except (ConfrereError, OSError):
+            log.exception("that a run failed could not be written down")
 
 
 def start(workspace: Workspace, *, grace_s: float = 30.0) -> None:
@@ -181,8 +195,8 @@ async def _serve(server: Server, grace_s: float) -> None:
         host=server.workspace.listen.host,
         port=server.workspace.listen.port,
         http=Certified,
-        ssl_certfile=server.workspace.server_chain,  # load() makes a context; ours replaces it
-        ssl_keyfile=server.workspace.server_key,
+        ws="none",
+        ssl_context_factory=lambda *_: _tls(server.workspace),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -192,22 +206,25 @@ async def _serve(server: Server, grace_s: float) -> None:
         server_header=False,
     )
     config.load()
-    config.ssl = server_context(
-        server.workspace.server_chain, server.workspace.server_key, server.workspace.root
-    )
     public = _Public(config)
-    health = Health(server.workspace)
+    observing = Observing(server.workspace)
+    health = Health(server.workspace, observer_port=observing.port)
     conducting = threading.Thread(target=server.conduct_all, name="conductor", daemon=True)
     _on_signals(server, public)
-    keeping = asyncio.create_task(_keep(server, config, health, public))
+    conducting.start()
+    keeping = asyncio.create_task(_keep(server, config, health, public, conducting))
     try:
-        conducting.start()
         await public.serve()
     finally:
         server.halt.set()
         keeping.cancel()
         await asyncio.to_thread(conducting.join, grace_s)
         health.stop()
+        observing.stop()
+
+
+def _tls(workspace: Workspace) -> SSLContext:
+    return server_context(workspace.server_chain, workspace.server_key, workspace.root)
 
 
 class _Public(uvicorn.Server):
@@ -229,12 +246,16 @@ def _on_signals(server: Server, public: uvicorn.Server) -> None:
 
 
 async def _keep(
-    server: Server, config: uvicorn.Config, health: "Health", public: uvicorn.Server
+    server: Server,
+    config: uvicorn.Config,
+    health: "Health",
+    public: uvicorn.Server,
+    conducting: threading.Thread,
 ) -> None:
     """Say how the server is, and renew its certificate in time."""
     due = 0.0
     while True:
-        health.say(serving=public.started)
+        health.say(serving=public.started and conducting.is_alive())
         due += LOOK_EVERY_S
         if due >= RENEW_EVERY_S:
             due = 0.0

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from confrere_common.checkpoint import (
 )
 from confrere_common.errors import CheckpointError
 from confrere_common.weights import Weights
+from confrere_server.admission import Repute, read_repute
 from confrere_server.record import RoundRecord, read_record
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class ServerState:
     """What the server step remembers (momentum and the like)."""
 
     records: tuple[RoundRecord, ...] = ()
+    repute: Repute = field(default_factory=Repute)
 
 
 def save_state(root: Path, state: ServerState, *, digest: str, keep: int) -> None:
@@ -40,7 +42,10 @@ def save_state(root: Path, state: ServerState, *, digest: str, keep: int) -> Non
         round=state.round,
         digest=digest,
         parts={"weights": state.weights, "step": state.step},
-        values={"records": [record.as_dict() for record in state.records]},
+        values={
+            "records": [record.as_dict() for record in state.records],
+            "repute": state.repute.as_dict(),
+        },
     )
     save_checkpoint(root, saved, keep=keep)
 
@@ -64,6 +69,10 @@ def newest_state(root: Path, *, digest: str) -> ServerState | None:
         records = tuple(read_record(plain) for plain in found.values["records"])
         parts = found.parts
         return ServerState(
-            round=found.round, weights=parts["weights"], step=parts["step"], records=records
+            round=found.round,
+            weights=parts["weights"],
+            step=parts["step"],
+            records=records,
+            repute=read_repute(found.values["repute"]) if "repute" in found.values else Repute(),
         )
     return None

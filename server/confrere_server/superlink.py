@@ -63,6 +63,8 @@ class SuperLink:
         link = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), factory)
         # Any: the public interface of the state lacks the status that stands in for a ServerApp.
         self._state: Any = link.state()
+        self._own: set[str] = set()
+        _take_orders_from(self._own, self._state)
         self._lock = threading.Lock()
         self.app = _app(link)
 
@@ -122,10 +124,14 @@ class SuperLink:
         return sent
 
     def _store_message(self, run: int, message: Message) -> bool:
-        session = self._state.start_session(run)
-        stored, missing = self._state.store_message_and_object_tree(
-            remove_content_from_message(message), get_object_tree(message), session
-        )
+        session, name = self._state.start_session(run), message.metadata.message_id
+        self._own.add(name)
+        try:
+            stored, missing = self._state.store_message_and_object_tree(
+                remove_content_from_message(message), get_object_tree(message), session
+            )
+        finally:
+            self._own.discard(name)
         if stored:
             wanted = set(missing)
             for name, part in get_all_nested_objects(message).items():
@@ -201,6 +207,21 @@ class _Kept(dict[str, Any]):
     def __setitem__(self, name: str, part: Any) -> None:
         if not isinstance(part, ArrayChunk):
             super().__setitem__(name, part)
+
+
+def _take_orders_from(own: set[str], state: Any) -> None:
+    """Let *state* store no question but those in *own*.
+
+    Flower takes one from any node that says it were the server: a site could so give orders to
+    another one, and fill the store with what nobody waits for.
+    """
+    store = state.store_message_ins
+
+    def guarded(message: Message) -> str | None:
+        stored: str | None = store(message) if message.metadata.message_id in own else None
+        return stored
+
+    state.store_message_ins = guarded
 
 
 def _envelope(run: int, node: int, kind: str, group: str) -> Metadata:

@@ -36,7 +36,11 @@ FAMILIES: Mapping[str, str] = {
 FLOWER = (
     "confrere_common.wire",
     "confrere_client.app",
+    "confrere_client.daemon.fleet",
     "confrere_server.app",
+    "confrere_server.carrier",
+    "confrere_server.objects",
+    "confrere_server.superlink",
     "confrere_deploy.engines.ray",
 )
 """The only modules that know Flower."""
@@ -44,11 +48,10 @@ FLOWER = (
 IMAGE_LIBRARIES = ("PIL", "pydicom", "nibabel", "SimpleITK", "opacus", "monai", "matplotlib")
 
 EXCUSED: Mapping[str, str] = {
-    "confrere_common.model": "a run's first weights are the server's, which deploy builds for it",
-    "confrere_common.loading": "deploy reads the run, of which both sides get the same value",
-    "confrere_common.release": "what deploy exports at the end of a run is read where images are",
-    "confrere_common.augment.pipeline": "a site trains with it and the report shows samples of it",
-    "confrere_common.log": "deploy starts the logs of the server's process",
+    "confrere_common.checkpoint": "the format of what a simulation, too, goes on from",
+    "confrere_common.privacy.mechanism": "it stands with the rest of what privacy promises",
+    "confrere_common.privacy.terms": "deploy's plan tells a coordinator what each site will pay",
+    "confrere_common.privacy.ledger": "whoever holds a receipt can check a ledger by it",
 }
 """Module of common that one side does not import itself -> why it stays, with all it imports."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from confrere_client.data.images import content_digest, open_images
+from confrere_client.registry import add
 from confrere_client.source import SOURCES, Source, open_source
 from confrere_common.errors import ConfigError, DataError
 from confrere_common.family import Named
@@ -41,7 +42,18 @@ def _phantom(*_: object) -> dict[str, Any]:
     return {"images": 12, "patients": 6, "sites": 2, "image_px": 16}
 
 
-EXAMPLES = {"catalog": _catalog, "folder": _folder, "npz": _npz, "phantom": _phantom}
+def _site(folder: Path, paint: Paint) -> dict[str, Any]:
+    add(folder, "scans", folder / _folder(folder, paint)["path"])
+    return {"dataset": "scans"}
+
+
+EXAMPLES = {
+    "catalog": _catalog,
+    "folder": _folder,
+    "npz": _npz,
+    "phantom": _phantom,
+    "site": _site,
+}
 """How to make a small source of each kind; a new one with defaults alone needs no line here."""
 
 
@@ -127,7 +139,7 @@ def test_refuses_a_knob_that_it_does_not_have(named: Named) -> None:
         SOURCES.configure(Named(name=named.name, knobs={**named.knobs, "colour_of_the_moon": 1}))
 
 
-@pytest.mark.parametrize("name", [n for n in SOURCES.names() if n != "phantom"])
+@pytest.mark.parametrize("name", [n for n in SOURCES.names() if n not in ("phantom", "site")])
 def test_says_what_is_not_there(name: str, tmp_path: Path) -> None:
     source = open_source(Named(name=name, knobs={"path": "nowhere/at-all"}), tmp_path)
 

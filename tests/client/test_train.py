@@ -222,3 +222,18 @@ def test_bfloat16_on_a_cpu_trains_when_it_is_asked_for() -> None:
 def test_a_device_that_is_not_there_is_told_as_such(device: str) -> None:
     with pytest.raises(ConfigError, match=f"train.device is '{device}'"):
         Trainer(tiny_run(train={"device": device}))
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_features_of_few_images_are_the_same_whether_encoded_at_once_or_apart(images: int) -> None:
+    trainer = Trainer(tiny_run())
+    trainer.model.eval()
+    still_BCYX = torch.randn(images, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    pairs_BCYX = torch.cat([still_BCYX + 1, still_BCYX - 1])
+
+    with torch.no_grad():
+        found = trainer._encoded(still_BCYX, pairs_BCYX)
+        apart = [trainer.model.encoder(one) for one in (still_BCYX, *pairs_BCYX.chunk(2))]
+
+    for one, other in zip(found, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -183,7 +183,7 @@ def test_the_log_says_where_a_fault_arose(
 
     answer(task_of(run), bad)
 
-    assert "in _fetch" in caplog.text
+    assert "in fetch" in caplog.text
     assert "ValueError" in caplog.text
 
 

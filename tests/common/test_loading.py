@@ -172,6 +172,38 @@ def test_overrides_reach_nested_keys_and_knobs_of_a_bare_name(write: Write) -> N
     assert run.data.source.knobs == {"images": 600}
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("encoder.width=8", "resnet"),
+        ("data.split={}", "natural"),
+        ("federation.rule={}", "mean"),
+        ("federation.step.lr=0.5", "plain"),
+    ],
+)
+def test_a_choice_of_knobs_alone_keeps_the_default_s_name(
+    write: Write, change: str, name: str
+) -> None:
+    place = change.partition("=")[0].removesuffix(".width").removesuffix(".lr")
+
+    run = read_run(write(json.dumps(LEAST)), [change], ALL_FAMILIES)
+
+    found: Any = run
+    for key in place.split("."):
+        found = getattr(found, key)
+    assert found.name == name
+
+
+def test_knobs_that_the_default_has_not_are_told() -> None:
+    told = faults_of({**LEAST, "encoder": {"patch": 8}})
+
+    assert told.startswith("encoder: unknown key 'patch'")
+
+
+def test_a_choice_without_a_default_still_needs_its_name() -> None:
+    assert "give a name" in faults_of({**LEAST, "method": {"momentum": 0.9}})
+
+
 def test_an_override_of_a_whole_choice_drops_its_knobs() -> None:
     changed = override({"method": {"name": "byol", "momentum": 0.9}}, "method=simclr")
 
@@ -272,10 +304,19 @@ OTHER: Mapping[str, Any] = {
     "federation.rounds": 3,
     "federation.cohort": 0.3,
     "federation.quorum": 0.3,
+    "federation.min_sites": 3,
+    "federation.deadline_s": 60.0,
     "federation.rule.name": "median",
+    "federation.limits.weight_share": 0.5,
+    "federation.limits.norm": 1.0,
+    "federation.limits.norm_ratio": None,
+    "federation.limits.clip_ratio": 2.0,
+    "federation.limits.offences": 1,
     "federation.step.name": "momentum",
     "federation.step.lr": 0.5,
     "federation.keep_checkpoints": 1,
+    "privacy": {"epsilon": 8, "delta": 1e-5, "clip_norm": 1.0},
+    "secure_aggregation": {},
     "floors": "all",
 }
 """Place of every value of a run -> one that it may have instead."""

@@ -105,4 +105,4 @@ def test_a_method_that_cannot_train_the_encoder_names_those_it_can() -> None:
     with pytest.raises(
         ConfigError, match="'mae' cannot train encoder 'resnet': choose encoder vit"
     ):
-        must_suit(run)
+        must_suit(run.method, run.encoder)

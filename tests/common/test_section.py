@@ -23,6 +23,8 @@ class Kettle:
     silent: bool = False
     """Whether it whistles."""
 
+    lids: tuple[str, ...] = Field(default_factory=lambda: ("steel",))
+
 
 def sections_within(found: type) -> list[type]:
     inner = [f.type for f in section_fields(found) if hasattr(f.type, "__pydantic_fields__")]
@@ -39,10 +41,11 @@ def test_the_string_under_a_field_is_its_documentation() -> None:
 
 
 def test_a_field_without_a_default_says_so() -> None:
-    litres, colour, _ = section_fields(Kettle)
+    litres, colour, _, lids = section_fields(Kettle)
 
     assert default_of(litres) is MISSING
     assert default_of(colour) == "red"
+    assert default_of(lids) == ("steel",)
 
 
 def test_a_section_cannot_be_changed() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from safetensors.torch import load_file
 
 from confrere_client.embed import load
 from confrere_common.errors import RoundError
@@ -101,7 +100,7 @@ def test_a_study_killed_in_mid_round_resumes_to_the_same_bits(tiny: Path, tmp_pa
     killed = start(tiny, tmp_path / "killed", "--set", "federation.rounds=4")
     folder = tmp_path / "killed/federated/seed-0"
     # One site has put away its state of round 3, the server has not: it is in mid-round.
-    wait_for(folder / "sites/site-site-0/round-0003", killed)
+    wait_for(folder / "sites/site-site-0/round-0003.state", killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     finished = {path.name for path in (folder / "checkpoints").glob("round-*")}
@@ -145,22 +144,6 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tiny: Path, tmp_path: Path) 
     assert "Traceback" not in errors
 
 
-def test_ray_gives_the_numbers_of_the_inline_engine(tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    carry(tiny, tmp_path / "inline", "federation.rounds=2")
-    # In a process of its own: Ray leaves threads, sockets and signal handlers behind. Many cores
-    # for each site make Ray start one worker, which takes seconds to load torch, and not several.
-    cores = str(os.cpu_count())
-    short = ("--set", "federation.rounds=2")
-    process = start(tiny, tmp_path / "ray", "--engine", "ray", "--cpus-per-site", cores, *short)
-    _, errors = process.communicate(timeout=180)
-
-    assert process.returncode == 0, errors
-    ours = load_file(tmp_path / "inline/encoder.safetensors")
-    theirs = load_file(tmp_path / "ray/encoder.safetensors")
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
-
-
 def test_a_folder_that_holds_a_study_is_not_overwritten(tiny: Path, tmp_path: Path) -> None:
     carry(tiny, tmp_path / "out")
     before = (tmp_path / "out/report.json").read_bytes()
@@ -184,6 +167,43 @@ def test_three_seeds_give_intervals_over_them(tiny: Path, tmp_path: Path) -> Non
     assert auc.n == 3
     assert auc.low <= auc.mean <= auc.high
     assert report.arms["raw"].linear.auc.n == 1
+
+
+def test_a_site_of_any_split_has_figures_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    short = ("federation.rounds=1", "train.steps_per_round=1", "data.test_share=0.5")
+
+    carry(tiny, tmp_path / "out", "data.split={name: iid, sites: 2}", "floors=cheap", *short)
+
+    report = from_json((tmp_path / "out/report.json").read_bytes())
+    names = {site.site for site in report.sites}
+    for arm in report.arms.values():
+        assert arm.sites.keys() == names
+        assert all(site.linear.auc and site.knn for site in arm.sites.values())
+    assert sum(site.test_patients for site in report.sites) == report.data.test_patients
+    assert "dealt out" in report.site_tests
+    assert "AUC federated" in (tmp_path / "out/report.html").read_text()
+
+
+def test_scores_of_other_weights_are_measured_again(tiny: Path, tmp_path: Path) -> None:
+    short = ("federation.rounds=1", "train.steps_per_round=1", "floors=all")
+    out, other = tmp_path / "out", tmp_path / "other"
+    carry(tiny, out, *short)
+    carry(tiny, other, *short, "seeds=[1]")
+    kept = {path.parent.parent.name: path.stat().st_mtime_ns for path in out.rglob("scores.npz")}
+    wrong = (other / "federated/seed-1/scores.npz").read_bytes()
+    (out / "federated/seed-0/scores.npz").write_bytes(wrong)
+    before = from_json((out / "report.json").read_bytes())
+
+    carry(tiny, out, *short, resume=True)
+
+    again = from_json((out / "report.json").read_bytes())
+    assert (out / "federated/seed-0/scores.npz").read_bytes() != wrong
+    assert again.arms == before.arms
+    assert again.cost.sessions == 2
+    assert again.cost.wall_s > before.cost.wall_s
+    for path in out.rglob("scores.npz"):
+        if path.parts[-3] != "federated":
+            assert path.stat().st_mtime_ns == kept[path.parts[-3]]
 
 
 def test_images_without_labels_still_give_an_encoder(tmp_path: Path) -> None:

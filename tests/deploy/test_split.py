@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from confrere_client.data.catalog import Catalog
 from confrere_common.errors import ConfigError
 from confrere_common.family import Named
-from confrere_deploy.split import SPLITS, Rows, patient_labels, shared_out
+from confrere_deploy.split import (
+    SPLITS,
+    Rows,
+    owns,
+    patient_labels,
+    shared_out,
+    sites_of_test,
+)
 
 SIZED = [name for name in SPLITS.names() if name != "natural"]
 
@@ -173,3 +180,65 @@ def test_pieces_are_complete_and_none_is_too_small(count, shares):
 
     assert np.concatenate(pieces).tolist() == list(range(count))
     assert all(len(piece) >= 1 for piece in pieces)
+
+
+def trained_and_tested(catalog: Catalog) -> tuple[Rows, Rows]:
+    """Return the rows of three patients in four, and of the others."""
+    tested = np.unique(catalog.patients)[::4]
+    mask = np.isin(catalog.patients, tested)
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+@pytest.mark.parametrize("name", SIZED)
+@given(catalog=catalogs(least=8), seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=15)
+def test_a_test_patient_counts_for_one_site_of_the_split(name, catalog, seed):
+    train, test = trained_and_tested(catalog)
+    sites = {site: train[rows] for site, rows in spread(name, catalog.select(train)).items()}
+
+    found = sites_of_test(catalog, sites, test, seed)
+
+    assert set(found) <= set(sites)
+    owners = set(zip(catalog.patients[test].tolist(), found.tolist(), strict=True))
+    assert len(owners) == len(np.unique(catalog.patients[test]))
+    assert np.array_equal(found, sites_of_test(catalog, sites, test, seed))
+
+
+def test_a_test_patient_of_a_natural_site_is_that_site_s():
+    patients = np.arange(12)
+    named = np.asarray(["a", "b", ""] * 4, np.str_)
+    catalog = Catalog(
+        patients=patients,
+        labels=patients % 2,
+        sites=named,
+        splits=np.asarray([""] * 12, np.str_),
+        classes=("x", "y"),
+        names=np.asarray([""] * 12, np.str_),
+    )
+    sites = {"a": np.array([0, 3]), "b": np.array([1, 4])}
+
+    found = sites_of_test(catalog, sites, np.arange(6, 12), seed=0)
+
+    assert owns(catalog, sites)
+    assert found.tolist() == ["a", "b", "", "a", "b", ""]
+
+
+def test_the_test_set_of_a_site_has_the_prevalence_of_its_training():
+    patients = np.arange(400)
+    labels = patients % 2
+    catalog = Catalog(
+        patients=patients,
+        labels=labels,
+        sites=np.asarray([""] * 400, np.str_),
+        splits=np.asarray([""] * 400, np.str_),
+        classes=("x", "y"),
+        names=np.asarray([""] * 400, np.str_),
+    )
+    ill, well = np.flatnonzero(labels[:200] == 1), np.flatnonzero(labels[:200] == 0)
+    sites = {"clinic": np.r_[ill[:90], well[:10]], "practice": np.r_[ill[90:], well[10:]]}
+
+    found = sites_of_test(catalog, sites, np.arange(200, 400), seed=0)
+
+    tested = labels[200:]
+    assert ((found == "clinic") & (tested == 1)).sum() == 90
+    assert ((found == "clinic") & (tested == 0)).sum() == 10

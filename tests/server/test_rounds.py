@@ -1,102 +1,35 @@
-"""A round takes what is valid, names what is not, and never falls over one bad site.
-
-The transport is a plain function: each site is a function from a task to what it answers.
-"""
+"""A round counts with a quorum, holds one update at a time, and resumes to the same bits."""
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tiny_runs import tiny_run
+from stage import (
+    SOUND,
+    START,
+    Site,
+    Stage,
+    answering,
+    delta,
+    federation,
+    moved,
+    refusing,
+    silent,
+)
 
-from confrere_common.config import Run
 from confrere_common.errors import ConfigError, RoundError
-from confrere_common.exchange import Answer, Ask, Refusal, Task, Update
+from confrere_common.exchange import Answer, Task, Update
 from confrere_common.loading import parse_run
 from confrere_common.weights import Weights
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_server.record import RoundRecord, SiteRecord, read_record
-from confrere_server.rounds import Answered, Asked, Closed, Event, Study, one_round, run_rounds
+from confrere_server.record import RoundRecord, read_record
+from confrere_server.rounds import Answered, Asked, Closed, Event, one_round, run_rounds
 from confrere_server.rule import RULES
 from confrere_server.step import STEPS
-from confrere_server.store import ServerState
-
-Site = Callable[[Task], Sequence[Answer]]
-
-START = ServerState(round=0, weights={"w": torch.zeros(2, 2), "b": torch.zeros(())}, step={})
-
-
-def delta(value: float) -> dict[str, torch.Tensor]:
-    return {"w": torch.full((2, 2), value), "b": torch.tensor(value)}
-
-
-def answering(name: str, value: float = 1.0, **changes: Any) -> Site:
-    def site(task: Task) -> Sequence[Answer]:
-        sound = Update(
-            site=name, round=task.round, delta=delta(value), images=1, metrics={"loss": value}
-        )
-        return [replace(sound, **changes)]
-
-    return site
-
-
-def refusing(name: str) -> Site:
-    return lambda task: [Refusal(site=name, round=task.round, reason="the disk is full")]
-
-
-def silent(task: Task) -> Sequence[Answer]:  # noqa: ARG001
-    return []
-
-
-def asking(sites: Mapping[str, Site]) -> Ask:
-    def ask(cohort: Sequence[str], task: Task) -> Iterator[Answer]:
-        for name in cohort:
-            yield from sites[name](task)
-
-    return ask
-
-
-def federation(**changes: Any) -> Run:
-    return tiny_run(federation={"rounds": 4, **changes})
-
-
-@dataclass
-class Stage:
-    """A study whose events and saved states can be looked at."""
-
-    sites: Mapping[str, Site]
-    run: Run = field(default_factory=federation)
-    events: list[Event] = field(default_factory=list)
-    saved: list[ServerState] = field(default_factory=list)
-
-    @property
-    def study(self) -> Study:
-        return Study(
-            run=self.run,
-            text="{}",
-            seed=0,
-            sites=tuple(self.sites),
-            ask=asking(self.sites),
-            save=self.saved.append,
-            observe=self.events.append,
-        )
-
-
-def record_of(state: ServerState, site: str) -> SiteRecord:
-    return next(one for one in state.records[-1].sites if one.site == site)
-
-
-def moved(state: ServerState) -> float:
-    assert len(state.weights["w"].unique()) == 1
-    return float(state.weights["b"])
-
-
-SOUND = {"north": answering("north", 1.0), "south": answering("south", 3.0)}
 
 
 def test_a_round_joins_what_sound_sites_answer() -> None:
@@ -112,101 +45,6 @@ def test_a_round_counts_the_bytes_of_both_ways() -> None:
     record = one_round(Stage({**SOUND, "west": silent}).study, START).records[0]
 
     assert (record.bytes_up, record.bytes_down) == (2 * 5 * 4, 3 * 5 * 4)
-
-
-NOT_A_NUMBER = {"w": torch.tensor([[1.0, torch.nan], [1, 1]]), "b": torch.tensor(1.0)}
-FAULTY: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "NaN": ({"delta": NOT_A_NUMBER}, "its update was left out: 'w' holds NaN"),
-    "infinity": ({"delta": delta(torch.inf)}, "left out: 'w' holds NaN or infinite"),
-    "a wrong shape": ({"delta": {**delta(9), "w": torch.ones(4)}}, "'w' has shape (4,)"),
-    "a missing name": ({"delta": {"w": torch.ones(2, 2)}}, "names differ"),
-    "a name too many": ({"delta": {**delta(9), "x": torch.ones(1)}}, "first 'x'"),
-    "no names": ({"delta": {}}, "names differ"),
-    "whole numbers": (
-        {"delta": {**delta(9), "w": torch.ones(2, 2, dtype=torch.int64)}},
-        "'w' is torch.int64",
-    ),
-    "no image": ({"images": 0}, "it names 0 images"),
-    "fewer than no image": ({"images": -5}, "it names -5 images"),
-}
-
-
-@pytest.mark.parametrize("rule", RULES.names())
-@pytest.mark.parametrize("what", FAULTY)
-def test_a_site_that_answers_rubbish_is_named_and_left_out(what: str, rule: str) -> None:
-    changes, due = FAULTY[what]
-    sites = {"east": answering("east"), "west": answering("west"), "mid": answering("mid")}
-    bad = answering("bad", 9.0, **changes)
-
-    state = one_round(Stage({**sites, "bad": bad}, federation(rule={"name": rule})).study, START)
-
-    assert moved(state) == 1.0
-    assert due in record_of(state, "bad").refused
-    assert state.records[0].loss == 1.0
-
-
-def test_a_site_that_refuses_is_recorded_with_its_reason() -> None:
-    state = one_round(Stage({**SOUND, "west": refusing("west")}).study, START)
-
-    assert moved(state) == 2.0
-    assert record_of(state, "west").refused == "the disk is full"
-
-
-def test_a_site_that_never_answers_is_recorded_as_silent() -> None:
-    state = one_round(Stage({**SOUND, "west": silent}).study, START)
-
-    assert moved(state) == 2.0
-    assert record_of(state, "west").refused == "it did not answer in time"
-
-
-def test_a_second_answer_of_a_site_counts_for_nothing() -> None:
-    def twice(task: Task) -> Sequence[Answer]:
-        return [*answering("west", 2.0)(task), *answering("west", 99.0)(task)]
-
-    state = one_round(Stage({**SOUND, "west": twice}).study, START)
-
-    assert moved(state) == 2.0
-    assert [one.site for one in state.records[0].sites] == ["north", "south", "west"]
-
-
-def test_a_site_that_first_refuses_cannot_answer_after_all() -> None:
-    def both(task: Task) -> Sequence[Answer]:
-        return [*refusing("west")(task), *answering("west", 99.0)(task)]
-
-    state = one_round(Stage({**SOUND, "west": both}).study, START)
-
-    assert moved(state) == 2.0
-    assert record_of(state, "west").refused == "the disk is full"
-
-
-def test_an_answer_that_was_not_asked_for_counts_for_nothing() -> None:
-    sites = {**SOUND, "west": answering("stranger", 99.0)}
-
-    state = one_round(Stage(sites).study, START)
-
-    assert moved(state) == 2.0
-    assert record_of(state, "west").refused == "it did not answer in time"
-    assert "stranger" not in {one.site for one in state.records[0].sites}
-
-
-def test_an_answer_to_an_earlier_round_does_not_use_up_the_site_s_own() -> None:
-    def late(task: Task) -> Sequence[Answer]:
-        return [*answering("west", 99.0, round=0)(task), *answering("west", 2.0)(task)]
-
-    state = one_round(Stage({**SOUND, "west": late}).study, START)
-
-    assert moved(state) == 2.0
-    assert record_of(state, "west").refused == ""
-
-
-def test_figures_that_are_no_numbers_are_not_kept() -> None:
-    told = {"loss": float("nan"), "rankme": float("inf"), "seen": 4.0}
-    sites = {"north": answering("north", metrics=told)}
-
-    state = one_round(Stage(sites).study, START)
-
-    assert record_of(state, "north").metrics == {"seen": 4.0}
-    assert state.records[0].loss is None
 
 
 @pytest.mark.parametrize(("quorum", "counts"), [(0.5, True), (0.6, True), (0.7, False), (1, False)])
@@ -322,7 +160,9 @@ def test_only_a_share_of_the_sites_is_asked() -> None:
     assert len(set(cohorts)) > 1
 
 
-def test_a_round_holds_one_update_at_a_time_however_many_sites_answer() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_round_holds_one_update_at_a_time_however_many_sites_answer(known: bool) -> None:
+    """Two more as it begins, where nobody knows yet who will weigh how much of it."""
     made: list[weakref.ref[Update]] = []
     alive = []
 
@@ -337,10 +177,13 @@ def test_a_round_holds_one_update_at_a_time_however_many_sites_answer() -> None:
         return update
 
     sites = {f"site-{number:02d}": silent for number in range(20)}
-    state = one_round(replace(Stage(sites).study, ask=ask), START)
+    enrolled = dict.fromkeys(sites, 1) if known else {}
+    state = one_round(replace(Stage(sites).study, ask=ask, enrolled=enrolled), START)
 
     assert moved(state) == 1.0
-    assert alive == [1] * 20, "the next update is made while an earlier one is still held"
+    assert alive == ([1] * 20 if known else [1, 2, 3, *[1] * 17]), (
+        "the next update is made while an earlier one is still held"
+    )
 
 
 def learning(name: str, pull: float) -> Site:

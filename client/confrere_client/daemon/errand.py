@@ -29,9 +29,9 @@ class Errand:
         return {**vars(self), "path": str(self.path)}
 
 
-def errand_key(task: Task) -> str:
-    """Return the name under which the answer to *task* is kept."""
-    said = f"{task.run}\n{task.round}\n{task.seed}\n{weights_digest(task.weights)}"
+def errand_key(run_id: str, task: Task) -> str:
+    """Return the name under which the answer to *task* is kept; equal runs share none."""
+    said = f"{run_id}\n{task.run}\n{task.round}\n{task.seed}\n{weights_digest(task.weights)}"
     return hashlib.sha256(said.encode()).hexdigest()
 
 

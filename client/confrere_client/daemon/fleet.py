@@ -11,10 +11,11 @@ Pinned to flwr 1.41. When the pin moves, ``tests/client/daemon/test_fleet.py`` s
 import os
 import random
 import ssl
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -90,6 +91,11 @@ class Incoming:
         return int(self.message.metadata.run_id)
 
     @property
+    def group(self) -> str:
+        """Return the coordinator's own id of the run; empty from one that does not tell it."""
+        return str(self.message.metadata.group_id)
+
+    @property
     def kind(self) -> str:
         """Return Flower's type of the message: query or train."""
         return str(self.message.metadata.message_type)
@@ -105,6 +111,8 @@ class Line:
             verify=tls,
             interceptors=[_Signed(key, self._now)],
         )
+        # Flower's client would carry an update to wherever a server points, and without TLS too.
+        self._client._client.follow_redirects = False
         self._node: Node | None = None
         self._ahead_s = 0.0
 
@@ -142,13 +150,35 @@ class Line:
             if not self._client.SendNodeHeartbeat(request).success:
                 raise LineCut("the coordinator does not know this node")
 
+    @contextmanager
+    def beating(self, every_s: float) -> Iterator[None]:
+        """Beat now, and beside all else: a large model takes minutes to come and to go."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every_s):
+                with suppress(LineCut, RunOver):  # whoever asks for work notices as well
+                    self.beat()
+
+        self.beat()
+        beating = threading.Thread(target=beat, name="beat", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
+
     def poll(self) -> Incoming | None:
         """Return the next message's envelope, if one waits."""
-        answer = _patiently(lambda: self._client.PullMessages(PullMessagesRequest(node=self._here)))
-        if not answer.messages_list:
-            return None
-        message = message_from_proto(answer.messages_list[0])
-        return Incoming(message=message, tree=answer.message_object_trees[0])
+        # Once only: a message whose envelope was lost on its way counts as delivered and comes no
+        # second time. The line is then cut, and the coordinator asks the node anew that returns.
+        with _line():
+            answer = self._client.PullMessages(PullMessagesRequest(node=self._here))
+            if not answer.messages_list:
+                return None
+            message = message_from_proto(answer.messages_list[0])
+            return Incoming(message=message, tree=answer.message_object_trees[0])
 
     def bundle(self, run: int) -> str:
         """Return the digest of the app bundle that a Flower run asks for; it is never fetched."""
@@ -187,7 +217,9 @@ class Line:
             )
             said = _patiently(lambda: self._client.PushMessages(request))
             wanted = set(said.objects_to_push)
-            sent = request.ByteSize()
+            if not wanted:
+                raise LineCut("the coordinator no longer waits for this answer")
+            sent: int = request.ByteSize()
             for name, part in get_all_nested_objects(reply).items():
                 if name in wanted:
                     sent += self._push(incoming.run, said.session_id, name, part.deflate())
@@ -246,7 +278,7 @@ class Line:
     def _leave(self) -> None:
         try:
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._here.node_id))
-        except (httpx.HTTPError, ValueError):
+        except Exception:  # whatever it was: nobody is left to say good-bye to
             self._node = None
 
 
@@ -310,12 +342,16 @@ def _line() -> Iterator[None]:
     """Turn what httpx and Flower raise into LineCut or RunOver."""
     try:
         yield
+    except (LineCut, RunOver, ExchangeError):
+        raise
     except httpx.HTTPStatusError as fault:
         status = fault.response.status_code
-        if status == httpx.codes.FORBIDDEN and "run" in fault.response.text.lower():
+        # "The current run status does not allow": a run that a server started anew has never heard
+        # of is forbidden too, and no reason to give up what is being trained.
+        if status == httpx.codes.FORBIDDEN and "run status" in fault.response.text.lower():
             raise RunOver from None
         raise LineCut(f"the coordinator answered {status}") from None
-    except (httpx.HTTPError, ssl.SSLError, OSError, ValueError) as fault:
+    except Exception as fault:  # what a server answers may break Flower's reader in any way
         raise LineCut(type(fault).__name__) from None
 
 

@@ -23,6 +23,8 @@ SILENT_S = 1800.0
 DEATHS = 2
 """After the worker died so often over one errand, the round is declined."""
 
+WORKER = "confrere_client.daemon.worker"
+
 Said = Mapping[str, Any]
 
 
@@ -33,6 +35,9 @@ class Hands:
     folder: Path
     log_file: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    module: str = WORKER
+    """What the worker process runs."""
+
     silent_s: float = SILENT_S
     errand: Errand | None = None
     limit_s: float = float("inf")
@@ -51,13 +56,20 @@ class Hands:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def give(self, errand: Errand, limit_s: float) -> None:
-        """Give the worker an errand; a worker that is warm from another run is replaced."""
+        """Give the worker an errand; a worker that is warm from another run is replaced.
+
+        OSError when none can be started; the hands are then empty again.
+        """
         if self.errand is not None or (self.last and self.last.get("run") != errand.run_id):
             self.drop()
         self.errand, self.limit_s, self._deaths = errand, limit_s, 0
         self.last = {"run": errand.run_id}
         self._began = time.monotonic()
-        self._hand_over()
+        try:
+            self._hand_over()
+        except OSError:
+            self.drop()
+            raise
 
     def look(self) -> Said | None:
         """Return how the errand ended ({done: true} or {refused: code}), None while it goes on."""
@@ -103,10 +115,11 @@ class Hands:
             self._said.put(None)
 
     def _start(self) -> None:
-        self._said = said = queue.Queue()
+        said: queue.Queue[Said | None] = queue.Queue()
+        self._said = said
         with self.log_file.open("ab") as errors:
             self._process = process = subprocess.Popen(  # noqa: S603  (our own module)
-                [sys.executable, "-m", "confrere_client.daemon.worker", str(self.folder)],
+                [sys.executable, "-m", self.module, str(self.folder), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -124,7 +137,11 @@ class Hands:
         if self._deaths >= DEATHS or errand is None:
             return {"refused": "worker-died"}
         self.errand, self.last = errand, {"run": last.get("run")}
-        self._hand_over()
+        try:
+            self._hand_over()
+        except OSError:
+            self.drop()
+            return {"refused": "worker-died"}
         return None
 
     def _overdue(self) -> Said | None:

@@ -80,7 +80,7 @@ class Outbox:
 
     def drop_all_but(self, errand: str) -> None:
         """Remove what an earlier round left: the server has gone on, so it arrived."""
-        for path in self.folder.glob("*.box"):
+        for path in [*self.folder.glob("*.box"), *self.folder.glob("*.part")]:
             if path != self._path(errand):
                 path.unlink(missing_ok=True)
 

@@ -22,15 +22,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from confrere_client.daemon.errand import errand_key, spool
+from confrere_client.daemon.errand import Errand, errand_key, spool
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.join import renew_if_due
-from confrere_client.plans import Plan, list_plans, receive, run_of, standing
+from confrere_client.plans import Plan, list_plans, read_plan, receive, run_of, standing
 from confrere_client.policy import Policy, judge, read_policy
 from confrere_client.registry import registered
-from confrere_client.site import SiteFolder
+from confrere_client.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import code_of
 from confrere_common.config import Run
@@ -39,6 +39,7 @@ from confrere_common.exchange import Refusal, Task
 from confrere_common.pki.tls import client_context
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.storage import atomic_write
+from confrere_common.weights import weights_digest
 from confrere_common.wire import (
     answer_records,
     read_proposal_records,
@@ -62,8 +63,11 @@ QUICK_FOR_S = 120.0
 ASK_RUN_S = 5.0
 """How often a training site asks whether its run still runs."""
 
-LONGEST_PAUSE_S = 60.0
+LONGEST_PAUSE_S = 20.0
 """The longest wait before the next try to reach the coordinator."""
+
+UNASKED_S = 300.0
+"""A round that nobody has asked for since the line came back is given up after so long."""
 
 
 @dataclass(kw_only=True)
@@ -73,9 +77,9 @@ class Daemon:
     site: SiteFolder
     stop: threading.Event = field(default_factory=threading.Event)
     _waiting: Incoming | None = None
-    _beaten: float = 0.0
     _heard: float = float("-inf")
     _asked_run: float = 0.0
+    _connected_at: float = 0.0
     _told: Mapping[str, Any] = field(default_factory=dict)
     _connected: bool = False
     _witnessed: tuple[int, str] = (0, "")
@@ -103,8 +107,9 @@ class Daemon:
                     renew_if_due(self.site.folder)
                     with self._line() as line:
                         self._serve(line)
-                        pause = 1.0
-                except (LineCut, ConfrereError, OSError) as fault:
+                except Exception as fault:  # whatever it was, a hospital's daemon goes on
+                    if not isinstance(fault, LineCut | ConfrereError | OSError):
+                        log.exception("something unforeseen; connecting anew")
                     if self._connected:
                         pause = 1.0
                     self._cut(fault, pause)
@@ -115,54 +120,58 @@ class Daemon:
             self._tell(connected=False, stopped=True)
 
     def _line(self) -> Line:
-        tls = client_context(self.site.site_chain, self.site.site_key, self.site.root)
-        return Line(str(self.site.address), tls, self.site.node_key())
+        self.site = site = open_site(self.site.folder)  # the server may have moved
+        tls = client_context(site.site_chain, site.site_key, site.root)
+        return Line(str(site.address), tls, site.node_key())
 
     def _serve(self, line: Line) -> None:
         node = line.connect(known=self._known_node())
         atomic_write(self.site.folder / "node.json", json.dumps({"node": node}).encode())
-        self._connected = True
+        self._connected, self._connected_at = True, time.monotonic()
         # The messages of a connection before this one are asked anew by the server.
         self._waiting = None
         if abs(line.clock_ahead_s) > 60:
             log.warning("this machine's clock is %+.0f s off the server's", -line.clock_ahead_s)
         self._tell(connected=True, clock_off_s=round(-line.clock_ahead_s, 1))
         due = time.monotonic() + 3600
-        while not self.stop.is_set() and time.monotonic() < due:  # hourly: certificates, policy
-            self._tick(line)
-        if not self.stop.is_set():
-            log.info("connecting anew")
+        with line.beating(BEAT_S):
+            while not self.stop.is_set() and time.monotonic() < due:  # hourly: certificates, policy
+                self._tick(line)
 
     def _tick(self, line: Line) -> None:
         now = time.monotonic()
-        if now - self._beaten > BEAT_S:
-            line.beat()
-            self._beaten = now
         incoming = line.poll()
         if incoming is not None:
             self._heard = now
             self._take(line, incoming)
-        self._look_at_worker(line)
+        try:
+            self._look_at_worker(line)
+        except RunOver:
+            log.info("the run was over before its answer was sent")
+            self._waiting = None
         self._tell(connected=True)
         if incoming is None:
             on = now - self._heard < QUICK_FOR_S or self._waiting is not None
             self.stop.wait(QUICK_S if on else CALM_S)
 
     def _take(self, line: Line, incoming: Incoming) -> None:
+        number = 0
         try:
             records = line.fetch(incoming)
             self._witness(read_witness(records))
             if incoming.kind == "query":
                 self._propose(line, incoming, read_proposal_records(records))
             else:
-                self._task(line, incoming, read_task(records))
+                task = read_task(records)
+                number = task.round
+                self._task(line, incoming, task)
         except RunOver:
             log.info("a message came for a run that is over")
         except LineCut:
             raise
         except Exception as fault:  # the boundary: no text of a fault may leave
             log.warning("a message was refused: %s", type(fault).__name__, exc_info=fault)
-            self._refuse(line, incoming, 0, code_of(fault))
+            self._refuse(line, incoming, number, code_of(fault))
 
     def _propose(self, line: Line, incoming: Incoming, proposal: Proposal) -> None:
         said = self._standing(line, incoming, proposal)
@@ -195,7 +204,7 @@ class Daemon:
         )
 
     def _task(self, line: Line, incoming: Incoming, task: Task) -> None:
-        plan = self._plan_of(task)
+        plan = self._plan_of(incoming.group, task)
         if plan is None or line.bundle(incoming.run) != bundle_digest():
             self._refuse(line, incoming, task.round, "other-code" if plan else "not-approved")
             return
@@ -203,23 +212,25 @@ class Daemon:
         if said.state != "approved":
             self._refuse(line, incoming, task.round, said.code)
             return
-        key = errand_key(task)
+        key = errand_key(plan.proposal.run_id, task)
         self._waiting = incoming
         if self.hands.errand is not None and self.hands.errand.key == key:
             log.info("round %d was asked for again; it is under way", task.round)
-        elif self.outbox.has(key):
-            self._send(line, key)
-        else:
-            errand = spool(self.site.folder / "spool", plan.proposal.run_id, task, key)
-            self._chain.append("round begun", run=plan.proposal.run_id, round=task.round)
-            self.hands.give(errand, 60 * self._policy().max_round_minutes)
-            self._asked_run = time.monotonic()
+        elif not self._send(line, plan.proposal.run_id, key):
+            self._train(plan, task, key)
 
-    def _plan_of(self, task: Task) -> Plan | None:
+    def _train(self, plan: Plan, task: Task, key: str) -> None:
+        errand = spool(self.site.folder / "spool", plan.proposal.run_id, task, key)
+        self._chain.append("round begun", run=plan.proposal.run_id, round=task.round)
+        self.hands.give(errand, 60 * self._policy().max_round_minutes)
+        self._asked_run = time.monotonic()
+
+    def _plan_of(self, run_id: str, task: Task) -> Plan | None:
+        """Return the plan of that very run if the task is what it proposed: equal runs may come."""
         for plan in list_plans(self.site.folder):
             proposal = plan.proposal
-            asked = (proposal.run, proposal.seed, proposal.code)
-            if asked == (task.run, task.seed, code_digest()):
+            asked = (proposal.run_id, proposal.run, proposal.seed, proposal.code)
+            if asked == (run_id, task.run, task.seed, code_digest()):
                 return plan
         return None
 
@@ -228,49 +239,78 @@ class Daemon:
         if errand is None:
             return
         said = self.hands.look()
-        if said is not None and self._waiting is not None:
-            if "done" in said:
-                self._send(line, errand.key)
-            else:
-                self._refuse(line, self._waiting, errand.round, str(said["refused"]))
-                self._waiting = None
-        elif self._paused:
-            self._give_up(line, errand.round, "paused")
-        elif time.monotonic() - self._asked_run > ASK_RUN_S and self._waiting is not None:
+        if said is not None:
+            self._ended(line, errand, said)
+        elif time.monotonic() - self._asked_run > ASK_RUN_S or self._paused:
             self._asked_run = time.monotonic()
+            self._may_go_on(line, errand)
+
+    def _ended(self, line: Line, errand: Errand, said: Mapping[str, Any]) -> None:
+        if self._waiting is None:
+            return  # it lies in the outbox until it is asked for again
+        if "refused" in said:
+            self._give_up(line, errand.round, str(said["refused"]))
+        elif not self._send(line, errand.run_id, errand.key):
+            self._give_up(line, errand.round, "internal")
+
+    def _may_go_on(self, line: Line, errand: Errand) -> None:
+        """Give up what is being trained when it may no longer be, or nobody wants it."""
+        code = self._against(errand)
+        if code:
+            log.info("round %d is given up: %s", errand.round, code)
+            self._give_up(line, errand.round, code)
+        elif self._waiting is not None:
             try:
                 line.bundle(self._waiting.run)
             except RunOver:
                 log.info("the run was stopped; so is the training")
                 self.hands.drop()
                 self._waiting = None
+        elif time.monotonic() - self._connected_at > UNASKED_S:
+            log.info("nobody has asked for round %d again: it is given up", errand.round)
+            self.hands.drop()
+
+    def _against(self, errand: Errand) -> str:
+        """Return the code of what now stands against an errand that was approved; '' if nothing."""
+        try:
+            plan = read_plan(self.site.folder, errand.run_id)
+            return self._judge(plan, run_of(plan.proposal)).code
+        except ConfrereError as fault:  # somebody is editing the policy: nothing of it is guessed
+            log.warning("the plan cannot be judged: %s", fault)
+            return code_of(fault)
 
     def _give_up(self, line: Line, number: int, code: str) -> None:
-        self.hands.drop()
-        if self._waiting is not None:
-            self._refuse(line, self._waiting, number, code)
-            self._waiting = None
+        if self.hands.errand is not None:
+            self.hands.drop()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._refuse(line, waiting, number, code)
 
-    def _send(self, line: Line, key: str) -> None:
+    def _send(self, line: Line, run_id: str, key: str) -> bool:
+        """Send what lies in the outbox under *key*; False when nothing sound does."""
         incoming, update = self._waiting, self.outbox.get(key)
-        if incoming is None:
-            return
-        if update is None:
-            # It was damaged and is gone: the server asks again, and the round is done again.
-            self._refuse(line, incoming, 0, "internal")
-        else:
-            digest = _digest_of(update.delta)
-            facts = {"round": update.round, "images": update.images, "update": digest}
-            records = with_witness(answer_records(update), *self._chain.head())
-            del update
-            sent = line.reply(incoming, records)
-            self._chain.append("update sent", bytes=sent, **facts)
-            self.outbox.drop_all_but(key)
+        if incoming is None or update is None:
+            return False
+        # Written before it leaves: nothing may leave that the log does not tell.
+        digest = weights_digest(update.delta)
+        facts = {"run": run_id, "round": update.round, "update": digest}
+        self._chain.append("update leaves", images=update.images, **facts)
+        records = with_witness(answer_records(update), *self._chain.head())
+        del update
+        sent = line.reply(incoming, records)
+        self._chain.append("update sent", bytes=sent, **facts)
+        self.outbox.drop_all_but(key)
         self._waiting = None
+        return True
 
     def _refuse(self, line: Line, incoming: Incoming, number: int, code: str) -> None:
         said = Refusal(site=self.site.config.site, round=number, reason=code)
-        self._chain.append("refused", round=number, code=code)
+        try:
+            self._chain.append("refused", round=number, code=code)
+        except (
+            OSError
+        ) as fault:  # a full disk keeps no log, and must not keep the code from leaving
+            log.warning("a refusal could not be logged: %s", fault.strerror)
         if incoming.kind == "query":
             given = Standing(site=self.site.config.site, state="refused", code=code, images=0)
             records = standing_records(given)
@@ -280,10 +320,7 @@ class Daemon:
             line.reply(incoming, with_witness(records, *self._chain.head()))
 
     def _cut(self, fault: Exception, pause: float) -> None:
-        if self._connected:
-            log.warning("the line to the coordinator was cut: %s", _said(fault))
-        else:
-            log.warning("no line to the coordinator (%s); next try in %.0f s", _said(fault), pause)
+        log.warning("no line to the coordinator (%s); next try in %.0f s", _said(fault), pause)
         self._connected = False
         self._tell(connected=False, fault=_said(fault))
 
@@ -357,12 +394,6 @@ def _visible(policy: Policy) -> Mapping[str, str]:
     if policy.gpus is None:
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, policy.gpus))}
-
-
-def _digest_of(delta: Any) -> str:
-    from confrere_common.weights import weights_digest
-
-    return weights_digest(delta)
 
 
 def _said(fault: Exception) -> str:

@@ -7,11 +7,15 @@ learns is a code.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
+import queue
 import resource
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,19 +23,23 @@ from typing import Any, TextIO
 
 import torch
 
+from confrere_client.budget import Ledger
 from confrere_client.daemon.errand import read_spooled
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.data.images import Images
 from confrere_client.policy import Policy, effective, may_leave, read_policy
+from confrere_client.private_round import Account
 from confrere_client.registry import chosen, dataset_of, images_for, registered
 from confrere_client.site import SiteFolder, open_site
 from confrere_client.state import Keepsake
 from confrere_client.train import Trainer
 from confrere_client.work import Desk, answer
 from confrere_common.codes import code_of
+from confrere_common.config import Run
 from confrere_common.exchange import Task, Update
 from confrere_common.loading import COMMON_FAMILIES, digest, dump, parse_run
 from confrere_common.log import start_logging
+from confrere_common.privacy.accounting import Budget
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +64,7 @@ class Worker:
                 self.carry_out(plain)
             except Exception as fault:  # the boundary: the parent learns a code
                 log.exception("an errand failed")
-                self.tell(errand=plain.get("key"), refused=code_of(fault))
+                self.tell(errand=plain.get("key"), refused=_code(fault))
 
     def carry_out(self, plain: dict[str, Any]) -> None:
         """Train what an errand asks for and put the update into the outbox."""
@@ -67,6 +75,9 @@ class Worker:
         text = dump(run)
         own = Task(run=text, round=task.round, seed=task.seed, weights=task.weights)
         images = _images(self.site.folder, text, policy.max_images)
+        if len(images) < policy.min_images:
+            self.tell(errand=plain["key"], refused="not-enough-images")
+            return
         desk = Desk(
             site=self.site.config.site,
             images=images,
@@ -79,8 +90,9 @@ class Worker:
             watch=lambda step, steps, loss: self.tell(
                 errand=plain["key"], step=step, steps=steps, loss=loss
             ),
-            say=code_of,
+            say=_code,
             leave=lambda metrics: may_leave(policy, metrics, len(images)),
+            account=_account(self.site, policy, run, images),
         )
         said = answer(own, desk)
         if isinstance(said, Update):
@@ -108,6 +120,25 @@ def _images(folder: Path, text: str, at_most: int | None) -> Images:
     return images_for(entry, run, folder / "cache", at_most=at_most)
 
 
+def _account(site: SiteFolder, policy: Policy, run: Run, images: Images) -> Account | None:
+    """Return what pays for a private run: the ledger of this site, the budget of its policy."""
+    if run.privacy is None:
+        return None
+    return Account(
+        data_set=chosen(dataset_of(run), registered(site.folder)),
+        study=site.config.study,
+        owners_N=images.catalog.patients,
+        ledger=Ledger(path=site.ledger, witness=site.ledger_witness),
+        budget=Budget(epsilon=policy.budget_epsilon, delta=policy.budget_delta),
+    )
+
+
+def _code(fault: BaseException) -> str:
+    """Return the code for *fault*; a state that a full disk refused is the disk's fault."""
+    code, cause = code_of(fault), fault.__cause__
+    return code_of(cause) if code == "internal" and isinstance(cause, OSError) else code
+
+
 def _limit(policy: Policy) -> None:
     """Hold the process itself to what the policy allows it."""
     if policy.threads is not None:
@@ -117,15 +148,43 @@ def _limit(policy: Policy) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process with its parent, even one that is stopped (Linux)."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1  # prctl(2)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that
+        os._exit(1)
+
+
+def _lines() -> Iterator[str]:
+    """Yield what the parent says; when it hangs up, the process ends, in mid-training too.
+
+    A daemon that was killed is started again, and its new worker does the same round: two at once
+    would write the same files.
+    """
+    heard: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            heard.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        yield heard.get()
+
+
 def main() -> None:
     """Serve errands until standard input ends."""
-    folder = Path(sys.argv[1])
+    folder, parent = Path(sys.argv[1]), int(sys.argv[2])
+    _end_with(parent)
     start_logging(logging.INFO)
     # Whatever a library prints goes to the log: standard output is the parent's.
     say = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        Worker(open_site(folder), say).serve(iter(sys.stdin))
+        Worker(open_site(folder), say).serve(_lines())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ def normalise(images_BCZYX: Tensor) -> Tensor:
     """Return stored images as floats of -2 to 2, unvaried, as evaluation wants them."""
     scale = 1 / (_peak(images_BCZYX) * intensity.STD)
     return images_BCZYX.float().mul_(scale).sub_(intensity.MEAN / intensity.STD)
+
+
+PREPROCESSING: Mapping[str, Any] = {
+    "resize": "longer side to the input's size, aspect kept, centred on black",
+    "scale": "divide by the largest value of the stored type (255 or 65535)",
+    "mean": intensity.MEAN,
+    "std": intensity.STD,
+}
+"""What became of a file's pixels before the encoder saw them, as an encoder's card says it."""
 
 
 def augmentation(section: Augmentation, *, channels: int, size: tuple[int, ...]) -> "Pipeline":

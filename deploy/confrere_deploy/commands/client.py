@@ -53,7 +53,7 @@ def join(
 
 
 @data_app.command("add")
-def data_add(
+def data_add(  # noqa: PLR0913  (an option each)
     name: Annotated[str, typer.Argument(help="What runs call it; this name is said outside.")],
     path: Annotated[str, typer.Argument(help="A folder, .npz, .csv or .parquet of images.")] = "",
     folder: Dir = HERE,
@@ -77,7 +77,7 @@ def data_add(
     given = dict(knob.partition("=")[::2] for knob in knobs or ())
     made = add(
         folder, name, path, modality=modality, source=source, only_site=only_site,
-        replace=replace, **{key: yaml.safe_load(value) for key, value in given.items()},
+        replace=replace, knobs={key: yaml.safe_load(value) for key, value in given.items()},
     )  # fmt: skip
     site.chain().append("data registered", name=name, images=made.images, by=getpass.getuser())
     console.print(f"'{name}': {made.images} images of {made.patients} patients.")
@@ -194,6 +194,22 @@ def unpause(folder: Dir = HERE) -> None:
     console.print("the daemon takes part again.")
 
 
+@app.command()
+def ledger(
+    folder: Dir = HERE,
+    out: Annotated[Path | None, typer.Option(help="Write all rows as CSV.")] = None,
+) -> None:
+    """Verify the privacy ledger; show what each data set's patients have spent and have left."""
+    from confrere_client.site import open_site
+    from confrere_common.storage import atomic_write
+    from confrere_deploy.spending import ledger_of, ledger_table
+
+    site = open_site(folder)
+    if out is not None:
+        atomic_write(out, ledger_of(site).as_csv().encode())
+    console.print(ledger_table(site))
+
+
 @audit_app.command("show")
 def audit_show(
     folder: Dir = HERE,
@@ -216,6 +232,15 @@ def audit_verify(folder: Dir = HERE) -> None:
 
     site = open_site(folder)
     say_checked(checked(site.audit, site.signing_key().public_key()))
+
+
+@app.command()
+def doctor(folder: Dir = HERE) -> None:
+    """Look at everything that a round needs, a dry round among it; each finding with its remedy."""
+    from confrere_client.site import open_site
+    from confrere_deploy.doctor import client_findings, report
+
+    raise typer.Exit(report(client_findings(open_site(folder)), console))
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """The coordinator's commands: confrere server ..."""
 
 import getpass
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +14,12 @@ from confrere_common.errors import ConfigError
 app = typer.Typer(
     name="server",
     no_args_is_help=True,
-    help="Coordinate a federation: make a workspace, invite hospitals, start the server, run studies.",
+    help="Coordinate a federation: make a workspace, invite hospitals, serve, run studies.",
 )
 audit_app = typer.Typer(no_args_is_help=True, help="The signed log of everything that happened.")
+rollover_app = typer.Typer(no_args_is_help=True, help="Replace the root certificate, in 3 steps.")
 app.add_typer(audit_app, name="audit")
+app.add_typer(rollover_app, name="rollover")
 console = Console(soft_wrap=True, highlight=False)
 
 Dir = Annotated[Path, typer.Option("--dir", "-d", help="The workspace.", envvar="CONFRERE_SERVER")]
@@ -40,7 +41,8 @@ def init(
     console.print(f"{made.folder}: workspace of study '{name}', to be reached at {address}.")
     console.print(
         f"Move {made.ca / 'root.key'} to a safe place off this machine: nothing needs it daily.\n"
-        f"Next: confrere server invite SITE --dir {folder}, then confrere server start --dir {folder}",
+        f"Next: confrere server invite SITE --dir {folder}, then "
+        f"confrere server start --dir {folder}",
         markup=False,
     )
 
@@ -102,6 +104,36 @@ def renew(folder: Dir = HERE) -> None:
     console.print("renewed." if done else "not due yet; nothing was changed.")
 
 
+@rollover_app.command("begin")
+def rollover_begin(folder: Dir = HERE) -> None:
+    """Make the next root; sites learn of it as they renew. Needs ca/root.key back in its place."""
+    from confrere_server.rollover import begin
+    from confrere_server.workspace import open_workspace
+
+    begin(open_workspace(folder))
+    console.print("begun: once every site has renewed, go on with 'rollover switch'.")
+
+
+@rollover_app.command("switch")
+def rollover_switch(folder: Dir = HERE) -> None:
+    """Issue under the next root; says which sites do not know it yet."""
+    from confrere_server.rollover import switch
+    from confrere_server.workspace import open_workspace
+
+    switch(open_workspace(folder))
+    console.print("switched: once every site has renewed again, end with 'rollover finish'.")
+
+
+@rollover_app.command("finish")
+def rollover_finish(folder: Dir = HERE) -> None:
+    """Trust the old root no more; says which sites still need it."""
+    from confrere_server.rollover import finish
+    from confrere_server.workspace import open_workspace
+
+    finish(open_workspace(folder))
+    console.print("finished: move the new ca/root.key to a safe place off this machine.")
+
+
 @app.command()
 def roster(folder: Dir = HERE) -> None:
     """Check the roster's signature and print its hash, which every site was told."""
@@ -138,6 +170,29 @@ def health(folder: Dir = HERE) -> None:
     well = is_healthy(folder)
     console.print("serving" if well else "not serving")
     raise typer.Exit(0 if well else 1)
+
+
+@app.command()
+def doctor(folder: Dir = HERE) -> None:
+    """Look at everything that the server needs; each finding with its remedy."""
+    from confrere_deploy.doctor import report, server_findings
+    from confrere_server.workspace import open_workspace
+
+    raise typer.Exit(report(server_findings(open_workspace(folder)), console))
+
+
+@app.command("observer-token")
+def observer_token(
+    folder: Dir = HERE,
+    new: Annotated[bool, typer.Option("--new", help="Make another; the old one ends.")] = False,
+) -> None:
+    """Print the token of those who may watch runs, and do nothing else."""
+    from confrere_server.observe import observer_token as token
+    from confrere_server.workspace import open_workspace
+
+    workspace = open_workspace(folder)
+    # Alone on standard output: it is copied, or piped.
+    print(token(workspace, new=new))  # noqa: T201
 
 
 @app.command()
@@ -277,10 +332,3 @@ def _wish(folder: Path, run: str, wish: str) -> None:
     workspace.chain().append(f"{wish} asked for", run=found.path.name, by=getpass.getuser())
     found.ask_for("stop" if wish == "stop" else "resume")
     console.print(f"{found.path.name}: the server takes note within a second.")
-
-
-def copy_all(source: Path, names: list[str], target: Path) -> list[Path]:
-    """Copy what there is of *names*."""
-    target.mkdir(parents=True, exist_ok=True)
-    there = [name for name in names if (source / name).exists()]
-    return [Path(shutil.copy2(source / name, target / name)) for name in there]

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from confrere_client.data.catalog import catalog_of
 from confrere_client.data.images import Images
 from confrere_client.data.subset import Subset
+from confrere_client.masked_round import NotesInFile, Seat
 from confrere_client.state import Keepsake
 from confrere_client.work import Desk
-from confrere_common.errors import ConfigError
-from confrere_deploy.engine import Job
+from confrere_deploy.engine import Job, needs
 from confrere_deploy.engines.inline import site_folder, trainer_for
+from confrere_deploy.simulated_roster import SimulatedRoster, draw_roster
 from confrere_server.store import ServerState
 
 ROWS = "rows.npz"
@@ -35,8 +36,11 @@ class Parcel:
     names: tuple[str, ...]
     digest: str
     keep: int
+    roster: SimulatedRoster | None
+    """Keys of all sites, for masked rounds."""
 
 
+@needs("ray", "pip install 'confrere[ray]', or use --engine inline")
 def ray(job: Job) -> ServerState:
     """Carry the job's remaining rounds over Flower and Ray."""
     simulation = _flower()
@@ -46,12 +50,14 @@ def ray(job: Job) -> ServerState:
 
     # Imported here, as Flower is: only this engine pays for loading them.
     from confrere_client.app import client_app
-    from confrere_server.app import ask_over, name_nodes, server_app
+    from confrere_server.app import ask_over, carry_over, name_nodes, server_app
 
     def main(grid: Any) -> None:
         try:
-            ask = ask_over(grid, name_nodes(grid, expected=len(job.sites)))
-            found.append(job.carry(ask))
+            nodes = name_nodes(grid, expected=len(job.sites))
+            roster = parcel.roster
+            veil = roster.veil(carry_over(grid, nodes)) if roster is not None else None
+            found.append(job.carry(ask_over(grid, nodes), veil))
         except BaseException as fault:
             faults.append(fault)
 
@@ -80,10 +86,25 @@ def find_desk(parcel: Parcel, context: Any) -> Desk:
         site=site,
         images=Subset(images, rows[parcel.names.index(site)]),
         keepsake=Keepsake(
-            folder=site_folder(parcel.folder, site), digest=parcel.digest, keep=parcel.keep
+            folder=site_folder(parcel.folder, site),
+            digest=parcel.digest,
+            keep=parcel.keep,
+            durable=False,
         ),
         trainer=trainer_for,
+        seat=_seat(parcel, site),
     )
+
+
+def _seat(parcel: Parcel, site: str) -> Seat | None:
+    """Return a site's part in masked rounds; in a file, since each message may wake a new process.
+
+    The file is named after this session's keys: those of a session before it are of no use.
+    """
+    if parcel.roster is None:
+        return None
+    file = site_folder(parcel.folder, site) / f"masked-{parcel.roster.digest[:16]}.json"
+    return Seat(member=parcel.roster.member(site), notes=NotesInFile(file))
 
 
 @lru_cache(maxsize=1)
@@ -106,20 +127,15 @@ def _pack(job: Job) -> Parcel:
         names=tuple(job.sites),
         digest=job.digest,
         keep=job.run.federation.keep_checkpoints + 1,
+        roster=draw_roster(job.sites) if job.run.secure_aggregation is not None else None,
     )
 
 
 def _flower() -> Callable[..., None]:
-    """Return Flower's entry to simulation, its telemetry off; ConfigError without Ray."""
+    """Return Flower's entry to simulation, its telemetry off."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray as _  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            ["--engine ray needs Ray: pip install 'confrere[ray]', or use --engine inline."]
-        ) from None
     from flwr.simulation import run_simulation
 
     return run_simulation

@@ -54,6 +54,7 @@ def _tables(report: Report) -> dict[str, Any]:
         "arms": tables.arms(report),
         "columns": tables.measured_columns(report),
         "sites": every_site[: tables.SITES_SHOWN],
+        "site_columns": tables.site_columns(report),
         "more_sites": every_site[tables.SITES_SHOWN : tables.SITES_LISTED],
         "unlisted_sites": max(len(every_site) - tables.SITES_LISTED, 0),
         "rounds": tables.rounds(report),

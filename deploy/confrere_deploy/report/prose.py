@@ -10,6 +10,7 @@ from confrere_deploy.report.words import (
     amount,
     counted,
     duration,
+    images_of,
     listed,
     number,
     spoken,
@@ -79,7 +80,7 @@ def the_test(report: Report) -> str:
     data = report.data
     if not leading(report)[1]:
         return ""
-    held = f"{counted(data.test_images, 'image')} of {counted(data.test_patients, 'patient')}"
+    held = images_of(data.test_images, data.test_patients)
     classes = f" into {len(data.classes)} classes" if data.classes else ""
     repeated = counted(len(report.seeds), "repetition")
     return (
@@ -102,7 +103,7 @@ def leading(report: Report) -> tuple[str, dict[ArmName, Figure]]:
 
 def _what_was_run(report: Report) -> str:
     data, cost = report.data, report.cost
-    held = f"{counted(data.images, 'image')} of {counted(data.patients, 'patient')}"
+    held = images_of(data.images, data.patients)
     rounds = max((each.round for each in report.rounds), default=0)
     sites = counted(len(report.sites), "site")
     if not rounds:

@@ -102,7 +102,8 @@ class Arm:
     """Effective number of feature dimensions (https://arxiv.org/abs/2210.02885)."""
 
     sites: dict[str, SiteArm] | None = None
-    """The same probes on each site's own test patients."""
+    """The same probes on each site's own test patients, 'local' by the site's own encoder alone;
+    without sites of fewer than 5 test patients."""
 
 
 @section
@@ -115,8 +116,11 @@ class Site:
     images: Natural
     """Images it trained on."""
 
-    patients: Natural
-    """Patients behind them."""
+    patients: Natural | None = None
+    """Patients behind them; absent where the hospital keeps that to itself."""
+
+    test_patients: Natural | None = None
+    """Patients who count for this site in the test; none of them is trained on."""
 
 
 @section
@@ -177,13 +181,14 @@ class Cost:
     """What the whole run took, all seeds and arms together."""
 
     wall_s: Amount
-    """Seconds from start to end."""
+    """Seconds from start to end, of all sessions of the run."""
 
-    cpu_s: Amount
-    """Processor seconds of this process and its children."""
+    cpu_s: Amount | None = None
+    """Processor seconds of this process and its children, of all sessions; absent in a real
+    federation, whose hospitals keep theirs to themselves."""
 
-    peak_rss_mib: Amount
-    """Largest memory held at once, in MiB."""
+    peak_rss_mib: Amount | None = None
+    """Largest memory held at once, in MiB; with workers a bound, what they share counts in each."""
 
     bytes_up: Natural
     """Bytes from the sites to the coordinator, over all rounds and seeds."""
@@ -193,6 +198,9 @@ class Cost:
 
     images_per_s: Amount
     """Images trained on per second of the rounds."""
+
+    sessions: Annotated[int, Field(ge=1)] | None = None
+    """Times that the run was started: 1 unless it was resumed."""
 
 
 @section
@@ -213,8 +221,8 @@ class Data:
     images: Natural
     """Images that the sites train on, all together."""
 
-    patients: Natural
-    """Patients behind them."""
+    patients: Natural | None = None
+    """Patients behind them; absent where the hospitals keep that to themselves."""
 
     classes: tuple[str, ...]
     """Class names; empty without labels."""
@@ -293,6 +301,9 @@ class Report:
         "95 %, from a bootstrap over the test patients, widened by how the repetitions vary"
     )
     """What low and high of a figure are."""
+
+    site_tests: str | None = None
+    """How test patients came to count for a site; absent without figures by site."""
 
     rounds: tuple[Round, ...]
     """The rounds of all repetitions."""

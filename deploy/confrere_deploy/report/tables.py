@@ -4,9 +4,17 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from confrere_deploy.report.curves import HEALTH, alarm_metric
-from confrere_deploy.report.figures import auc, knn_accuracy, picked, site_pairs
+from confrere_deploy.report.figures import auc, knn_accuracy, picked
 from confrere_deploy.report.schema import ARMS, Arm, ArmName, Figure, Report, RoundSite
-from confrere_deploy.report.words import ARM_NAMES, amount, brief, counted, duration, spoken
+from confrere_deploy.report.words import (
+    ARM_NAMES,
+    amount,
+    brief,
+    counted,
+    duration,
+    images_of,
+    spoken,
+)
 
 SITES_SHOWN, SITES_LISTED, ROUNDS_LISTED, EVENTS_LISTED = 12, 1000, 150, 20
 
@@ -38,19 +46,35 @@ def sites(report: Report) -> Rows:
     for each in report.rounds:
         for site in each.sites:
             work[site.site].append(site)
-    pairs = site_pairs(report)
+    alone, joined = (_site_aucs(report, name) for name in ("local", "federated"))
     ordered = sorted(report.sites, key=lambda site: (-site.images, site.site))
     return [
         {
             "name": site.site,
             "images": f"{site.images:,}",
-            "patients": f"{site.patients:,}",
+            "patients": brief(None) if site.patients is None else f"{site.patients:,}",
             **_worked(work[site.site]),
-            "alone": _said(pairs[site.site][0]) if site.site in pairs else ("", ""),
-            "joined": _said(pairs[site.site][1]) if site.site in pairs else ("", ""),
+            "tested": "" if site.test_patients is None else f"{site.test_patients:,}",
+            "alone": alone.get(site.site, ("", "")),
+            "joined": joined.get(site.site, ("", "")),
         }
         for site in ordered
     ]
+
+
+def site_columns(report: Report) -> dict[str, bool]:
+    """Say which columns of the sites' table hold anything."""
+    return {
+        "tested": any(site.test_patients is not None for site in report.sites),
+        "alone": bool(_site_aucs(report, "local")),
+        "joined": bool(_site_aucs(report, "federated")),
+    }
+
+
+def _site_aucs(report: Report, name: ArmName) -> dict[str, tuple[str, str]]:
+    arm = report.arms.get(name)
+    found = {site: auc(its) for site, its in ((arm.sites or {}) if arm else {}).items()}
+    return {site: _said(figure) for site, figure in found.items() if figure is not None}
 
 
 def _worked(done: list[RoundSite]) -> dict[str, Any]:
@@ -116,10 +140,16 @@ def cost(report: Report) -> list[tuple[str, str]]:
     """Return what the run took, and on what machine."""
     spent, machine = report.cost, report.machine
     cores = counted(machine.cores, "core")
+    again = f" in {spent.sessions:,} sessions" if (spent.sessions or 1) > 1 else ""
+    own = []
+    if spent.cpu_s is not None and spent.peak_rss_mib is not None:
+        own = [
+            ("Processor time", duration(spent.cpu_s)),
+            ("Largest memory", amount(round(spent.peak_rss_mib * 1024**2))),
+        ]
     return [
-        ("Time", duration(spent.wall_s)),
-        ("Processor time", duration(spent.cpu_s)),
-        ("Largest memory", amount(round(spent.peak_rss_mib * 1024**2))),
+        ("Time", duration(spent.wall_s) + again),
+        *own,
         ("Sent by the sites", amount(spent.bytes_up)),
         ("Received by the sites", amount(spent.bytes_down)),
         ("Images trained on per second", f"{spent.images_per_s:,.4g}"),
@@ -134,8 +164,8 @@ def data(report: Report) -> list[tuple[str, str]]:
     classes = [str(name) for name in held.classes[:EVENTS_LISTED]]
     more = len(held.classes) - len(classes)
     rows = [
-        ("To train", _images(held.images, held.patients)),
-        ("To measure", _images(held.test_images, held.test_patients)),
+        ("To train", images_of(held.images, held.patients)),
+        ("To measure", images_of(held.test_images, held.test_patients)),
         ("Size", f"{size} px, {counted(held.channels, 'channel')}"),
         ("Modality", held.modality or "not named"),
         ("Classes", ", ".join(classes) + (f" and {more} more" if more else "") or "no labels"),
@@ -157,10 +187,6 @@ def measured_columns(report: Report) -> dict[str, bool]:
         "rankme": lambda arm: getattr(arm, "rankme", None),
     }
     return {name: bool(picked(report, pick)) for name, pick in picks.items()}
-
-
-def _images(images: int, patients: int) -> str:
-    return f"{counted(images, 'image')} of {counted(patients, 'patient')}"
 
 
 def _said(figure: Figure | None, digits: int = 3) -> tuple[str, str]:

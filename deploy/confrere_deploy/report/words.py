@@ -66,6 +66,12 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def images_of(images: int, patients: int | None) -> str:
+    """Return 'so many images of so many patients', as far as it is known."""
+    held = counted(images, "image")
+    return held if patients is None else f"{held} of {counted(patients, 'patient')}"
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """Write 'a, b and c'."""
     return f"{', '.join(items[:-1])} {last} {items[-1]}" if len(items) > 1 else "".join(items)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Update
@@ -15,7 +16,8 @@ from confrere_server.rule import rule
 def mean(updates: Iterable[Update], config: NoKnobs) -> Weights:  # noqa: ARG001
     """Return the image-weighted mean update. One pass, memory of one model beside the update read.
 
-    An update from no images counts for nothing. RoundError if no update counts.
+    The first update that counts is used up: its own memory becomes the mean's. An update from no
+    images counts for nothing. RoundError if no update counts.
     """
     joined: Weights = {}
     images = 0
@@ -34,16 +36,33 @@ def mean(updates: Iterable[Update], config: NoKnobs) -> Weights:  # noqa: ARG001
 
 
 def _folded(joined: Weights, update: Update, share: float) -> Weights:
-    """Move *joined*, in place, by *share* of the way to *update*; the first becomes a copy.
+    """Move *joined*, in place, by *share* of the way to *update*; the first is taken over.
 
     A running mean keeps the size of one update, so float32 suffices for any number of images, and
     equal updates join to exactly themselves.
     """
     _must_be_float(update)
     if not joined:
-        return {name: delta.to(torch.float32, copy=True) for name, delta in update.delta.items()}
+        return _taken_over(update.delta)
     for name, delta in update.delta.items():
-        joined[name].lerp_(delta.to(torch.float32), share)
+        one = delta if delta.dtype == torch.float32 else delta.to(torch.float32)
+        joined[name].lerp_(one, share)
+    return joined
+
+
+def _taken_over(delta: Weights) -> Weights:
+    """Return tensors to fold into: those of *delta*, or a copy of what cannot be changed in place.
+
+    Fresh memory would cost more than a fold: the system has to hand over every page of it.
+    """
+    joined: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in delta.items():
+        place = tensor.data_ptr()
+        alone = place not in taken  # one tensor under two names would be folded into twice
+        plain = tensor.is_contiguous() and not tensor.requires_grad and not tensor.is_inference()
+        joined[name] = tensor.detach().to(torch.float32, copy=not (alone and plain))
+        taken.add(place)
     return joined
 
 

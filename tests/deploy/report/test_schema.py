@@ -14,8 +14,8 @@ from confrere_deploy.report.schema import Arm, Cost, Figure, Linear, Report
 
 KEYS = {
     "Report": "schema name created version run digest seeds sites arms differences intervals "
-    "rounds cost warnings skipped data machine command",
-    "Site": "site images patients",
+    "site_tests rounds cost warnings skipped data machine command",
+    "Site": "site images patients test_patients",
     "Arm": "linear knn rankme sites",
     "SiteArm": "linear knn",
     "Linear": "auc accuracy balanced_accuracy",
@@ -23,7 +23,7 @@ KEYS = {
     "Figure": "mean low high n",
     "Round": "round seed loss sites bytes_up bytes_down seconds",
     "RoundSite": "site loss images seconds metrics alarms refused",
-    "Cost": "wall_s cpu_s peak_rss_mib bytes_up bytes_down images_per_s",
+    "Cost": "wall_s cpu_s peak_rss_mib bytes_up bytes_down images_per_s sessions",
     "Data": "images patients classes channels size modality test_images test_patients",
     "Skipped": "count reasons",
     "Machine": "cpu cores gpu torch python",

@@ -1,0 +1,1 @@
+"""Differential privacy of patients: clip and noise, what they cost, and the ledger of it."""

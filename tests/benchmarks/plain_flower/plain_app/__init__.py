@@ -1,0 +1,1 @@
+"""A thin Flower app: what Flower users write, but for the training."""
