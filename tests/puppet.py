@@ -34,9 +34,7 @@ def willing(site: SiteFolder, value: float = 0.25, images: int = 7) -> Answering
 
 def moved(name: str, task: Task, value: float, images: int = 7) -> Update:
     delta = {one: tensor * 0 + value for one, tensor in task.weights.items()}
-    return Update(
-        site=name, round=task.round, delta=delta, images=images, metrics={"loss": 1.0}
-    )
+    return Update(site=name, round=task.round, delta=delta, images=images, metrics={"loss": 1.0})
 
 
 @contextlib.contextmanager
@@ -45,21 +43,27 @@ def playing(site: SiteFolder, answer: Answering) -> Iterator[list[str]]:
     done, came = threading.Event(), list[str]()
 
     def talk() -> None:
-        with Line(str(site.address), tls_of_site(site), site.node_key()) as line:
-            connected = False
-            while not done.is_set():
-                with contextlib.suppress(LineCut, RunOver):
-                    if not connected:
-                        line.connect()
-                        connected = True
-                    incoming = line.poll()
-                    if incoming is not None:
-                        came.append(incoming.kind)
-                        records = answer(line, incoming)
-                        if records is not None:
-                            line.reply(incoming, records)
-                        continue
-                done.wait(0.05)
+        known: int | None = None
+        while not done.is_set():
+            with (
+                contextlib.suppress(LineCut),
+                Line(str(site.address), tls_of_site(site), site.node_key()) as line,
+            ):
+                known = line.connect(known)
+                while not done.is_set():
+                    with contextlib.suppress(RunOver):
+                        hear(line)
+            done.wait(0.1)
+
+    def hear(line: Line) -> None:
+        incoming = line.poll()
+        if incoming is None:
+            done.wait(0.05)
+            return
+        came.append(incoming.kind)
+        records = answer(line, incoming)
+        if records is not None:
+            line.reply(incoming, records)
 
     thread = threading.Thread(target=talk)
     thread.start()

@@ -75,7 +75,7 @@ class Ledger:
             _must_afford(spend, self.cost(events, budget.delta), budget)
             row = ledger.following(rows, spend, self.clock())
             _insert(database, row)
-        self._bear_witness(row)
+        self._note_head(row.number, row.digest)
         return row
 
     def release(self, spend: Spend, sha256: str) -> Row:
@@ -87,7 +87,7 @@ class Ledger:
                 )
             row = ledger.following(rows, _release(spend, sha256), self.clock())
             _insert(database, row)
-        self._bear_witness(row)
+        self._note_head(row.number, row.digest)
         return row
 
     def may_resend(self, spend: Spend, sha256: str) -> bool:
@@ -154,6 +154,9 @@ class Ledger:
         if seen is not None and seen[0] > 0:
             raise ledger.broken(f"there is none at its place, but {seen[0]} rows were witnessed")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # First of all: a ledger with rows whose witness is gone could not be told from one that
+        # was killed before its first row was witnessed.
+        self._note_head(0, ledger.START)
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
@@ -186,13 +189,13 @@ class Ledger:
         except (ValueError, KeyError, TypeError):
             raise ledger.broken(f"its witness {self.witness} cannot be read") from None
 
-    def _bear_witness(self, row: Row) -> None:
+    def _note_head(self, number: int, digest: str) -> None:
         if self.witness is None:
             return
         with _lock(self.witness.with_name(f".{self.witness.name}.lock")):
             seen = self._witnessed()
-            if seen is None or seen[0] < row.number:  # another process may have come first
-                said = json.dumps({"number": row.number, "digest": row.digest})
+            if seen is None or seen[0] < number:  # another process may have come first
+                said = json.dumps({"number": number, "digest": digest})
                 atomic_write(self.witness, said.encode())
 
 
@@ -216,9 +219,7 @@ def _release(spend: Spend, sha256: str) -> Release:
     )
 
 
-def _row(
-    number: int, at: str, kind: str, body: str, previous: str, digest: str
-) -> Row:
+def _row(number: int, at: str, kind: str, body: str, previous: str, digest: str) -> Row:
     return ledger.read_row(number, at, kind, body, (previous, digest))
 
 

@@ -29,8 +29,6 @@ CODES: Mapping[str, str] = {
     "privacy": "The run cannot keep its promise of differential privacy at the hospital.",
     "budget-spent": "The patients' privacy budget at the hospital has not enough left.",
     "ledger-broken": "The hospital's privacy ledger is not as it was; a person must look at it.",
-    "privacy-refused": "The privacy budget of the hospital's patients does not allow the round, or "
-    "what is asked for cannot be trained privately.",
     "policy-unreadable": "The hospital's policy file has faults and must be mended there.",
     "policy-secure-aggregation": "The hospital's policy demands secure aggregation.",
     "not-approved": "Nobody at the hospital has approved the plan yet.",
@@ -86,7 +84,7 @@ def code_of(fault: BaseException) -> str:
 
 _KINDS: Mapping[type[Exception], str] = {
     TrainingError: "loss-not-finite",
-    PrivacyError: "privacy-refused",
+    PrivacyError: "privacy",
     DataError: "data-unreadable",
     ExchangeError: "task-unreadable",
     ConfigError: "task-unreadable",

@@ -4,6 +4,7 @@ Reading consumes the records: arrays leave them as they become tensors.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from confrere_common.arrays import NUMPY, TensorArray, record
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
 from confrere_common.npy import read_npy
@@ -34,9 +36,6 @@ from confrere_common.weights import Weights
 
 Reply: TypeAlias = RecordDict
 
-NUMPY = "numpy.ndarray"
-"""What Flower calls .npy bytes."""
-
 VECTOR = "confrere.uint32"
 """What we call the bare bytes of a masked update."""
 
@@ -46,6 +45,12 @@ REQUESTS: Mapping[str, type] = {
 REPLIES: Mapping[str, type] = {
     kind.__name__: kind for kind in (Signed, Shares, Confirmation, Revealed)
 }
+
+HEAD = re.compile("[0-9a-f]{64}")
+"""Of an audit log, as it is told to the other side."""
+
+MOST_REASON = 1000
+"""Characters of the longest reason that is read; the rest of it is dropped."""
 
 MOST_JSON = 2_000_000
 """Characters of the longest proposal that is read."""
@@ -91,7 +96,7 @@ def read_answer(records: RecordDict) -> Answer:
     try:
         site, number = str(said["site"]), int(said["round"])
         if "reason" in said:
-            return Refusal(site=site, round=number, reason=str(said["reason"]))
+            return Refusal(site=site, round=number, reason=_sentence(said["reason"]))
         return Update(
             site=site,
             round=number,
@@ -159,7 +164,7 @@ def read_reply(records: RecordDict) -> MaskedReply | Refusal:
 def _message(records: RecordDict, kinds: Mapping[str, type]) -> Any:
     said = _part(records, "masked")
     kind, body = said.get("kind"), said.get("body")
-    if kind not in kinds or not isinstance(body, bytes):
+    if not isinstance(kind, str) or kind not in kinds or not isinstance(body, bytes):
         raise ExchangeError("what came is no message of a masked round of this version")
     return decode(kinds[kind], body)
 
@@ -192,11 +197,11 @@ def with_witness(records: RecordDict, length: int, head: str) -> RecordDict:
 
 def read_witness(records: RecordDict) -> tuple[int, str]:
     """Return length and head of the sender's audit log; (0, "") when it tells none."""
-    try:
-        said: Any = records["witness"]
-        return int(said["length"]), str(said["head"])[:128]
-    except (KeyError, TypeError, ValueError):
+    said: Any = records.get("witness", {})
+    length, head = said.get("length"), said.get("head")
+    if type(length) is not int or length < 1 or not isinstance(head, str):
         return 0, ""
+    return (length, head) if HEAD.fullmatch(head) else (0, "")
 
 
 def _json(record: Any) -> Any:
@@ -209,6 +214,12 @@ def _json(record: Any) -> Any:
         raise ExchangeError(f"what came cannot be read: {type(fault).__name__}") from None
 
 
+def _sentence(said: Any) -> str:
+    """Return a foreign reason as one printable line: it goes into logs and onto terminals."""
+    line = " ".join(str(said)[: 2 * MOST_REASON].split())[:MOST_REASON]
+    return "".join(mark if mark.isprintable() else "?" for mark in line)
+
+
 def _part(records: RecordDict, name: str) -> Any:
     if name not in records:
         raise ExchangeError(f"what came has no part '{name}'; it has {sorted(records)}")
@@ -216,7 +227,7 @@ def _part(records: RecordDict, name: str) -> Any:
 
 
 def _arrays(weights: Weights) -> ArrayRecord:
-    return ArrayRecord({name: Array(t.contiguous().numpy()) for name, t in weights.items()})
+    return record({name: TensorArray(tensor) for name, tensor in weights.items()})
 
 
 def _weights(arrays: ArrayRecord) -> dict[str, torch.Tensor]:

@@ -189,7 +189,8 @@ def main() -> None:
     except OSError as fault:
         # A full or read-only disk, far from any place that knows more.
         what = f"{fault.strerror or type(fault).__name__}: {fault.filename or 'a file'}"
-        errors.print(f"{what}. Finished rounds are saved; mend it, then add --resume.", style="red")
+        said = f"{what}. Finished rounds are saved; mend it, then add --resume."
+        errors.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     if code == INTERRUPTED:
         errors.print("stopped. Every finished round is saved: add --resume (and --out) to go on.")

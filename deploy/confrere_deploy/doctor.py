@@ -63,7 +63,8 @@ def report(findings: Iterator[Finding], console: Console) -> int:
     worst = 0
     for finding in findings:
         colour = COLOURS[finding.grade]
-        console.print(f"[{colour}]{finding.grade:<8}[/] {finding.subject:<16} ", end="")
+        console.print(f"{finding.grade:<8}", style=colour, end="")
+        console.print(f" {finding.subject:<16} ", markup=False, end="")
         console.print(finding.told, markup=False)
         if finding.remedy:
             console.print(f"{'':<26}{finding.remedy}", markup=False, style="dim")
@@ -74,9 +75,11 @@ def report(findings: Iterator[Finding], console: Console) -> int:
 def server_findings(workspace: Workspace) -> Iterator[Finding]:
     """Yield what there is to say of a coordinator's machine."""
     yield from _machine(workspace.folder)
-    yield _certificate("certificate", workspace.server_chain, "confrere server renew")
+    chain = workspace.server_chain
+    yield _safely("certificate", lambda: _certificate(chain, "confrere server renew"))
     yield _safely("roster", lambda: _roster(workspace))
-    yield _audit(workspace.audit, workspace.signing_key().public_key())
+    key = workspace.signing_key
+    yield _safely("audit log", lambda: _audit(workspace.audit, key().public_key()))
     kept = (workspace.ca / "root.key").exists()
     yield Finding(
         subject="root key",
@@ -91,8 +94,9 @@ def client_findings(site: SiteFolder) -> Iterator[Finding]:
     """Yield what there is to say of a hospital's machine."""
     yield from _machine(site.folder)
     yield _gpu()
-    yield _certificate("certificate", site.site_chain, "confrere client renew")
-    yield _audit(site.audit, site.signing_key().public_key())
+    chain, key = site.site_chain, site.signing_key
+    yield _safely("certificate", lambda: _certificate(chain, "confrere client renew"))
+    yield _safely("audit log", lambda: _audit(site.audit, key().public_key()))
     yield _safely("policy", lambda: _policy(site))
     yield from _line(site)
     yield from _data(site)
@@ -137,7 +141,8 @@ def _gpu() -> Finding:
     return Finding(subject="GPU", grade="good", told=f"{told} free")
 
 
-def _certificate(subject: str, path: Path, renew: str) -> Finding:
+def _certificate(path: Path, renew: str) -> Finding:
+    subject = "certificate"
     certificate = certificates_in(path.read_bytes())[0]
     now, ends = datetime.now(UTC), certificate.not_valid_after_utc
     days = (ends - now).days
@@ -216,16 +221,16 @@ def _line(site: SiteFolder) -> Iterator[Finding]:
 
 
 def _spoken(site: SiteFolder) -> Iterator[Finding]:
-    tls = client_context(site.site_chain, site.site_key, site.root)
     body = bytes(PROBE_BYTES)
     try:
+        tls = client_context(site.site_chain, site.site_key, site.root)
         with httpx.Client(base_url=f"https://{site.address}", verify=tls, timeout=60) as line:
             said = line.get("/health")
             ahead = parsedate_to_datetime(said.headers["date"]) - datetime.now(UTC)
             began = time.perf_counter()
             back = line.post("/v1/echo", content=body)
             seconds = time.perf_counter() - began
-    except (httpx.HTTPError, ssl.SSLError, KeyError, ValueError) as fault:
+    except (httpx.HTTPError, ssl.SSLError, KeyError, ValueError, ConfrereError) as fault:
         told = f"the handshake failed: {type(fault).__name__}: {fault}"[:200]
         remedy = "Is it the study's server? A proxy that opens TLS must let this host through."
         yield Finding(subject="TLS", grade="bad", told=told, remedy=remedy)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from confrere_client.registry import printable
 from confrere_common.chain import Checked, verify
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.pki.keys import signing_public
@@ -56,20 +57,20 @@ def verify_release(folder: Path, key: Path) -> Mapping[str, Any]:
 def rows_of(log: Path, run: str) -> list[str]:
     """Return the log's rows as lines, those of one run where *run* is not empty."""
     try:
-        lines = log.read_text().splitlines()
+        lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         try:
             row = json.loads(line)
-            facts = dict(row["facts"])
+            facts, head = dict(row["facts"]), f"{row['at'][:19]}  {row['event']:<24}"
         except (ValueError, KeyError, TypeError):
             found.append("(a line that cannot be read; see audit verify)")
             continue
         if not run or facts.get("run") == run:
             told = "  ".join(f"{key}={value}" for key, value in facts.items() if key != "run")
-            found.append(f"{row['at'][:19]}  {row['event']:<24} {told}")
+            found.append(printable(f"{head} {told}", 2000))
     return found
 
 

@@ -20,6 +20,11 @@ def must_be_federable(run: Run) -> None:
         faults.append(f"data.source: {fault}")
     if len(run.seeds) != 1:
         faults.append(f"seeds: {len(run.seeds)} are given; a federation trains one encoder.")
+    if run.secure_aggregation is not None:
+        faults.append(
+            "secure_aggregation: a deployed server cannot hold masked rounds yet (a simulation "
+            "can): leave it out, and tell the hospitals so."
+        )
     for check in (lambda: input_of(run), lambda: must_suit(run.method, run.encoder)):
         try:
             check()

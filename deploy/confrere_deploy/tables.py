@@ -93,10 +93,7 @@ def plan_table(site: SiteFolder, run_id: str) -> Table:
 
 
 def _daemon(site: SiteFolder) -> Panel:
-    try:
-        said: dict[str, Any] = json.loads(site.status.read_bytes())
-    except (OSError, ValueError):
-        said = {}
+    said = _status(site)
     if not said or said.get("stopped"):
         text = "the daemon does not run: confrere client start"
     else:
@@ -106,8 +103,17 @@ def _daemon(site: SiteFolder) -> Panel:
         text += "\npaused: everything is declined"
     training = said.get("training")
     if training and training.get("step"):
-        text += f"\ntraining {training['run']}: step {training['step']} of {training['steps']}"
+        step, steps = training["step"], training.get("steps")
+        text += f"\ntraining {training.get('run')}: step {step} of {steps}"
     return Panel(text, title=f"{site.config.site} of {site.config.study}", expand=False)
+
+
+def _status(site: SiteFolder) -> dict[str, Any]:
+    try:
+        said = json.loads(site.status.read_bytes())
+    except (OSError, ValueError):
+        said = None
+    return said if isinstance(said, dict) else {}
 
 
 def _stands(site: Mapping[str, Any]) -> str:

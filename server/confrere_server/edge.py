@@ -178,7 +178,7 @@ class Edge:
         who = peer.name if peer else "?"
         # Paths come from outside, and as fast as the line allows: neither may fill or forge a log.
         if self._notes.allows(who):
-            self._noting.refused(who, f"{ascii(scope['path'][:80])}: {why}")
+            self._noting.refused(who, f"{scope['path'][:80]!a}: {why}")
 
     def _judge(self, scope: Scope) -> tuple[int, str, Peer | None]:
         """Return 200, or a status and why not, and who it is."""

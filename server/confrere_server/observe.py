@@ -19,6 +19,8 @@ from confrere_server.queue import Folder, all_runs, find_run
 from confrere_server.workspace import Workspace
 
 REQUEST_WITHIN_S = 10.0
+LOOK_EVERY_S = 0.1
+"""How soon the listener notices that it shall stop."""
 
 
 def token_file(workspace: Workspace) -> Path:
@@ -44,7 +46,9 @@ class Observing:
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(LOOK_EVERY_S,), daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -80,10 +84,11 @@ class _Status(BaseHTTPRequestHandler):
 
     def _allowed(self) -> bool:
         kind, _, shown = self.headers.get("Authorization", "").partition(" ")
-        path = token_file(self.workspace)
-        if kind != "Bearer" or not path.exists():
+        try:
+            token = read_secret(token_file(self.workspace))
+        except ConfigError:  # there is none, or one that others may have read
             return False
-        return hmac.compare_digest(shown.strip().encode(), read_secret(path))
+        return kind == "Bearer" and hmac.compare_digest(shown.strip().encode(), token)
 
     def _say(self, status: int, plain: Mapping[str, Any]) -> None:
         body = json.dumps(plain).encode()

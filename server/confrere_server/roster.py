@@ -28,6 +28,7 @@ from confrere_common.errors import CheckpointError, ConfigError, ExchangeError, 
 from confrere_common.pki.certificate import (
     Kind,
     Peer,
+    certificates_in,
     fingerprint_of,
     is_site_name,
     pem_of,
@@ -168,7 +169,7 @@ def invite(
         study=workspace.config.study,
         site=site,
         address=workspace.config.address,
-        root=workspace.root.read_text(),
+        root=_roots(workspace),
         chain=pem_of(issued, issuer.certificate).decode(),
         key=private_pem(key).decode(),
     )
@@ -235,6 +236,12 @@ def revoke(workspace: Workspace, site: str, why: str, *, now: datetime | None = 
         _write(workspace, roster, "site revoked", {site: gone}, why=why)
 
 
+def _roots(workspace: Workspace) -> str:
+    content = workspace.root.read_bytes()
+    certificates_in(content)  # ExchangeError for a damaged file, before a site is given it
+    return content.decode()
+
+
 def roots_hash(workspace: Workspace) -> str:
     """Return the SHA-256 of the trust bundle that sites are given now."""
     return hashlib.sha256(workspace.root.read_bytes()).hexdigest()
@@ -293,7 +300,7 @@ def _grant(workspace: Workspace, chain: bytes) -> bytes:
     grant = Grant(
         study=workspace.config.study,
         chain=chain.decode(),
-        root=workspace.root.read_text(),
+        root=_roots(workspace),
         roster=read_roster(workspace).hash,
         server_key=public_pem(workspace.signing_key().public_key()).decode(),
     )

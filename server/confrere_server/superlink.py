@@ -1,4 +1,4 @@
-"""Flower's SuperLink inside the coordinator's process: the server's one file on Flower's inner parts.
+"""Flower's SuperLink inside the coordinator's process: the server's one file on its inner parts.
 
 Flower keeps runs, nodes and messages in memory here, and objects in files: nothing of it has to
 outlive the process, since the roster, the queue and the checkpoints are the coordinator's own
@@ -8,6 +8,7 @@ are never served: what the coordinator does, it does by calls in this process.
 Pinned to flwr 1.41. When the pin moves, ``tests/server/test_superlink.py`` says what to look at.
 """
 
+import gc
 import os
 import threading
 import time
@@ -21,25 +22,24 @@ os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 from fastapi import FastAPI
 from flwr.app import Message, RecordDict
-from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.fab import Fab
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.main import create_app
 
+from confrere_common.arrays import gathered, parts
 from confrere_common.errors import ExchangeError
+from confrere_common.heap import give_back_what_is_freed
 from confrere_server.objects import ObjectFiles
+
+SWEEP_EVERY = 4 << 20
+"""Bytes that pass between two sweeps."""
 
 TTL_S = 7 * 24 * 3600.0
 """How long Flower keeps a message: the round's own deadline ends it long before."""
@@ -57,6 +57,7 @@ class SuperLink:
     """Nodes, messages and objects of one coordinator, and the ASGI app that nodes speak to."""
 
     def __init__(self, objects: Path) -> None:
+        give_back_what_is_freed()
         self._store = ObjectFiles(objects)
         factory = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
         factory.store_instance = self._store
@@ -125,18 +126,21 @@ class SuperLink:
 
     def _store_message(self, run: int, message: Message) -> bool:
         session, name = self._state.start_session(run), message.metadata.message_id
+        tree = get_object_tree(message)
+        # First what it is made of: a node that asks just now must find all that it is told of.
+        missing = set(self._store.preregister(run, tree))
+        for part_name, part in parts(message):
+            if part_name in missing:
+                self._store.put(part_name, part.deflate())
         self._own.add(name)
         try:
-            stored, missing = self._state.store_message_and_object_tree(
-                remove_content_from_message(message), get_object_tree(message), session
+            stored, _ = self._state.store_message_and_object_tree(
+                remove_content_from_message(message), tree, session
             )
         finally:
             self._own.discard(name)
-        if stored:
-            wanted = set(missing)
-            for name, part in get_all_nested_objects(message).items():
-                if name in wanted:
-                    self._state.store_object(run, session, name, part.deflate())
+        if not stored:
+            self._store.delete(name)
         return bool(stored)
 
     def arrived(self, asked: str) -> bool:
@@ -156,7 +160,7 @@ class SuperLink:
             if reply.has_error():
                 raise ExchangeError("its app failed; see the site's own log")
             name = reply.metadata.message_id
-            message = inflate_object_from_contents(name, _Lazy(self._store), objects=_Kept())
+            message = gathered(name, _Lazy(self._store).__getitem__)
             if not isinstance(message, Message) or not message.has_content():
                 raise ExchangeError("its answer holds no records")
             return message.content
@@ -184,7 +188,37 @@ class SuperLink:
     def _reply(self, asked: str) -> Message | None:
         with self._state.lock:
             given = self._state.message_ins_id_to_message_res_id.get(asked)
-            return self._state.message_res_store.get(given)
+            found: Message | None = self._state.message_res_store.get(given)
+            return found
+
+
+class _Swept:
+    """Flower's app, and behind it a broom.
+
+    Starlette's middleware leaves every request, its body included, in a cycle of tracebacks, where
+    it would lie until the garbage collector comes by: hundreds of megabytes.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._passed = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let a request through."""
+
+        async def received() -> Any:
+            message = await receive()
+            self._passed += len(message.get("body", b""))
+            return message
+
+        async def sent(message: Any) -> None:
+            self._passed += len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, received, sent)
+        if self._passed >= SWEEP_EVERY:
+            self._passed = 0
+            gc.collect()
 
 
 class _Lazy(dict[str, bytes]):
@@ -199,14 +233,6 @@ class _Lazy(dict[str, bytes]):
 
     def __delitem__(self, name: str) -> None:
         """Keep nothing, so remove nothing."""
-
-
-class _Kept(dict[str, Any]):
-    """Inflated objects without the chunks of arrays: an array holds a copy of its own."""
-
-    def __setitem__(self, name: str, part: Any) -> None:
-        if not isinstance(part, ArrayChunk):
-            super().__setitem__(name, part)
 
 
 def _take_orders_from(own: set[str], state: Any) -> None:
@@ -241,6 +267,7 @@ def _envelope(run: int, node: int, kind: str, group: str) -> Metadata:
 def _app(link: LinkStateFactory) -> FastAPI:
     """Return Flower's app on our state; nodes register through the roster alone."""
     app = create_app()
+    app.add_middleware(_Swept)
     app.state.linkstate_factory = link
     app.state.runtime_state_factory = link
     app.state.enable_supernode_auth = True

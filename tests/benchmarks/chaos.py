@@ -9,7 +9,8 @@ follow one another; each must end with the very bytes of the first, which nothin
 
 SIGKILL hits server, daemons and workers, SIGSTOP stops them for up to 4 s, lines are cut or go dead
 for up to 5 s. Four strikes in ten are aimed: they wait until a checkpoint or an update is being
-written, a round was closed, an update is on its way. One in three is followed at once by another.
+written, a round was closed, an update is on its way. One in three is followed at once by another,
+and two in ten kill several processes in the same moment, as when a machine loses its power.
 
 What must hold: every run is done; every round of it was closed exactly once, with every site in it,
 and with the undisturbed run's weights; all audit logs verify, the sites' against the server's

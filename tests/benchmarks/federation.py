@@ -16,7 +16,7 @@ certificates or node keys, state in memory; the ClientApp answers equally many r
 A round is the whole period from one end to the next, the first counts from when it was asked. CPU
 and wire are those of a round, over all processes; the wire is what the loopback carried (it is
 this benchmark's alone in a network namespace of its own, where ``unshare -rn`` works). Memory: the
-peak of a process; "models" is its growth over what it held before the run came, in models.
+peak of a process; "models" is its growth over what it held after a first, tiny run, in models.
 """
 
 import argparse
@@ -91,12 +91,13 @@ def measured(
 
 
 def our_row(name: str, rounds: int, root: Path) -> dict[str, Any]:
-    from federation_ours import SIZES, ours, run_of
+    from federation_ours import SIZES, TINY, ours, run_of
     from process_watch import Watch, forget_peak
 
     names = [f"site-{number}" for number in range(1, CLIENTS + 1)]
     size = 4 * entries(shapes_of(name))
     with ours(root, names) as federation:
+        federation.run(run_of("first", TINY, 1, CLIENTS), 300)
         pids = federation.pids()
         before = {who: forget_peak(pid) for who, pid in pids.items()}
         idle = {"server": before["server"], "daemon": min(before[name] for name in names)}
@@ -115,7 +116,7 @@ def flower_row(name: str, rounds: int, root: Path) -> dict[str, Any]:
 
     shapes = shapes_of(name)
     with plain_flower(root, CLIENTS) as federation, Watch(role_of=role_of) as watch:
-        time.sleep(6)  # until the supernodes are there
+        federation.run({"w": (10,)}, 1, 300)
         watch.look()
         idle: dict[str, float] = {}
         for pid, role in watch.roles.items():
@@ -245,7 +246,8 @@ def measure(asked: argparse.Namespace, root: Path) -> tuple[dict[str, Any], dict
         if not asked.no_flower:
             row["flower"] = flower_row(name, asked.rounds, folders[2])
             show(name, "Flower", row["flower"])
-        print(f"{name:>7} bare TLS {limit['tls_s']:.2f} s, copies in memory {limit['copy_s']:.3f} s")
+        tls, copies = limit["tls_s"], limit["copy_s"]
+        print(f"{name:>7} bare TLS {tls:.2f} s, copies in memory {copies:.3f} s")
         sizes[name] = row
     if not asked.daemons:
         return sizes, None

@@ -1,4 +1,4 @@
-"""A federation of ours on loopback for a benchmark: the real server, daemons with random updates."""
+"""A federation of ours on loopback for a benchmark: real but for the updates, which are random."""
 
 import contextlib
 import json

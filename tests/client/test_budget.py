@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +83,10 @@ FORGERIES: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_forged_ledger_is_found_out_and_charges_nothing(ledger: Ledger, forgery: str) -> None:
-    """``ledger.must_hold``: "Guarantee: no row that was edited, added, moved or taken out passes;
+    """``Ledger``: "Guarantee: what ``charge`` returned is on the disk, within the budget, and part
+    of the chain; an edited, cut, reordered or replaced ledger charges nothing."
+
+    ``ledger.must_hold``: "Guarantee: no row that was edited, added, moved or taken out passes;
     neither does a chain that was cut or rolled back to before a witnessed head."
     """
     edit(ledger.path, *FORGERIES[forgery])
@@ -237,8 +239,19 @@ def test_what_it_keeps_survives_a_restart_in_every_digit(ledger: Ledger) -> None
 
 
 def test_no_ledger_means_that_nothing_was_spent(tmp_path: Path) -> None:
-    made: Callable[[], Ledger] = lambda: ledger_in(tmp_path)  # noqa: E731
+    made = ledger_in(tmp_path)
 
-    assert made().rows() == []
-    assert made().head()[0] == 0
+    assert made.rows() == []
+    assert made.head()[0] == 0
     assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_a_crash_before_a_row_was_witnessed_is_no_forgery(tmp_path: Path) -> None:
+    made = ledger_in(tmp_path)
+    assert made.witness is not None
+    made.charge(spend(1), BUDGET)
+
+    made.witness.write_text(json.dumps({"number": 0, "digest": "0" * 64}))  # as it stood before
+    made.charge(spend(2), BUDGET)
+
+    assert json.loads(made.witness.read_text())["number"] == 2

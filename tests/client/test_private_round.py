@@ -73,6 +73,9 @@ def reads(desk: Desk) -> list[int]:
 def test_nothing_leaves_but_a_noised_update_of_the_enrolled_weight(
     tmp_path: Path, method: str
 ) -> None:
+    """``private_round``: "Guarantee: whatever is returned was charged before, in full, and depends
+    on the images through noised gradients alone."
+    """
     run = private_run(method)
     desk = desk_of(tmp_path, run, account_in(tmp_path))
 

@@ -8,12 +8,28 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from torch import Tensor
 
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Refusal, Task, Update
+from confrere_common.proposal import Proposal, Standing
 from confrere_common.weights import Weights
-from confrere_common.wire import answer_records, read_answer, read_task, task_records
+from confrere_common.wire import (
+    answer_records,
+    is_masked,
+    proposal_records,
+    read_answer,
+    read_proposal_records,
+    read_reply,
+    read_request,
+    read_standing_records,
+    read_task,
+    read_witness,
+    standing_records,
+    task_records,
+    with_witness,
+)
 
 
 def weights() -> dict[str, Tensor]:
@@ -194,3 +210,106 @@ def test_rubbish_is_no_answer(records: RecordDict) -> None:
 def test_rubbish_is_no_task(records: RecordDict) -> None:
     with pytest.raises(ExchangeError, match="what came"):
         read_task(records)
+
+
+# ------------------------------------------------------------ proposals, standings, witnesses
+
+
+PROPOSAL = Proposal(
+    run_id="run-1", study="eyes", run="{}", code="ab" * 32, sites=3, bytes_down=1, bytes_up=2,
+    seed=0,
+)  # fmt: skip
+HEAD = "0f" * 32
+
+
+def test_a_proposal_and_a_standing_come_back_as_they_were() -> None:
+    standing = Standing(site="north", state="waiting", code="not-approved", images=0)
+
+    assert read_proposal_records(sent(proposal_records(PROPOSAL))) == PROPOSAL
+    assert read_standing_records(sent(standing_records(standing))) == standing
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "NaN", "[" * 5000, "x" * 2_000_001])
+def test_rubbish_is_no_proposal_and_no_standing(text: str) -> None:
+    for name, read in (("proposal", read_proposal_records), ("standing", read_standing_records)):
+        for records in (RecordDict({name: ConfigRecord({"json": text})}), RecordDict()):
+            with pytest.raises(ExchangeError):
+                read(records)
+        with pytest.raises(ExchangeError):
+            read(RecordDict({name: array(b"rubbish")}))
+
+
+def test_a_standing_says_no_code_that_is_not_in_the_table() -> None:
+    leaky = Standing(site="north", state="refused", code="smith-john", images=0)
+
+    with pytest.raises(ExchangeError):
+        standing_records(leaky)
+
+
+def test_a_witness_goes_along_and_comes_back() -> None:
+    records = sent(with_witness(answer_records(Refusal(site="n", round=1, reason="r")), 7, HEAD))
+
+    assert read_witness(records) == (7, HEAD)
+    assert isinstance(read_answer(records), Refusal)
+
+
+@pytest.mark.parametrize(
+    "witness",
+    [
+        ConfigRecord(),
+        ConfigRecord({"length": float("inf"), "head": HEAD}),
+        ConfigRecord({"length": float("nan"), "head": HEAD}),
+        ConfigRecord({"length": True, "head": HEAD}),
+        ConfigRecord({"length": -1, "head": HEAD}),
+        ConfigRecord({"length": "7", "head": HEAD}),
+        ConfigRecord({"length": [7], "head": HEAD}),
+        ConfigRecord({"length": 7, "head": HEAD.encode()}),
+        ConfigRecord({"length": 7, "head": "\x1b]0;owned\x07"}),
+        ConfigRecord({"length": 7, "head": HEAD + "\n"}),
+        ConfigRecord({"length": 7, "head": "x" * 64}),
+        MetricRecord({"length": 7, "head": 7.0}),
+        ArrayRecord({"length": Array(np.zeros(3))}),
+    ],
+)
+def test_rubbish_is_no_witness(witness: ConfigRecord) -> None:
+    assert read_witness(RecordDict({"witness": witness})) == (0, "")
+    assert read_witness(RecordDict()) == (0, "")
+
+
+def test_a_reason_from_outside_is_one_short_printable_line() -> None:
+    said = "\x1b]0;owned\x07\n2026 INFO all is well\u202e" + "x" * 3000
+
+    found = read_answer(answer_records(Refusal(site="n", round=1, reason=said)))
+
+    assert isinstance(found, Refusal)
+    assert found.reason.startswith("?]0;owned? 2026 INFO all is well?xxx")
+    assert found.reason.isprintable()
+    assert len(found.reason) == 1000
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [
+        ConfigRecord(),
+        ConfigRecord({"kind": "Signed"}),
+        ConfigRecord({"kind": "Signed", "body": b"rubbish"}),
+        ConfigRecord({"kind": "Signed", "body": "text"}),
+        ConfigRecord({"kind": ["Signed"], "body": b"{}"}),
+        ConfigRecord({"kind": "Answer", "body": b"{}"}),
+        ConfigRecord({"kind": "vector"}),
+        ArrayRecord({"kind": Array(np.zeros(2))}),
+    ],
+)
+def test_rubbish_is_no_part_of_a_masked_round(masked: ConfigRecord) -> None:
+    records = RecordDict({"masked": masked})
+
+    with pytest.raises(ExchangeError):
+        read_reply(records)
+    with pytest.raises(ExchangeError):
+        read_request(records)
+    assert is_masked(records)
+
+
+def sent(records: RecordDict) -> RecordDict:
+    """Return what arrives on the other side."""
+    return recorddict_from_proto(recorddict_to_proto(records))

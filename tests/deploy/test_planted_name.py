@@ -159,18 +159,18 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
     with served(make_study(tmp_path / "coordinator"), Recorded) as server:
         site = enrolled(server.workspace, home / "site", "north", "{min_sites: 1, min_images: 4}")
         add(site.folder, "derm", table)
+        sound = {path: path.read_bytes() for path in table.parent.iterdir()}
         with at_work(site, tape.client):
-            done = approved(server, site)
-            until(lambda: done.standing.state == "done", 60)
             for path in table.parent.glob("*.png"):
                 path.write_bytes(b"\x89PNG" + NAME.encode())
-            refused = approved(server, site)
+            run = approved(server, site)
             until(lambda: len(refusals(site)) == 1, 60)
             table.write_text(f"{NAME}\n{NAME}\n")
             until(lambda: len(refusals(site)) == 2, 60)
-            refused.ask_for("stop")
-            until(lambda: refused.standing.state in ("stopped", "failed"))
-    fetch(server.workspace, done, tmp_path / "fetched")
+            for path, content in sound.items():
+                path.write_bytes(content)
+            until(lambda: run.standing.state == "done", 60)
+    fetch(server.workspace, run, tmp_path / "fetched")
 
     assert set(refusals(site)) <= CODES.keys()
     logs = [
@@ -178,7 +178,7 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
         for one in caplog.records
         if not one.name.startswith("confrere_client")
     ]
-    status = json.dumps([plain_status(run) for run in (done, refused)])
+    status = json.dumps(plain_status(run))
     everywhere = {
         "the edge": b"\n".join(tape.edge),
         "the client's line": b"\n".join(tape.client),
@@ -189,7 +189,7 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
     }
     # Else it proves nothing: the name is at the site, an update crossed, and faults were met.
     assert found_in((site.folder / "worker.log").read_bytes())
-    assert sum(map(len, tape.edge)) > 20_000
+    assert sum(map(len, tape.edge)) > 10_000
     assert everywhere["the edge"].count(b"NUMPY") > 1
     assert {where: how for where, content in everywhere.items() if (how := found_in(content))} == {}
 
@@ -197,7 +197,8 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
 @pytest.mark.parametrize(
     "written",
     [
-        b"..SMITH^JOHN..", b"smith%5Ejohn", NAME.encode("utf-16-le"), base64.b64encode(b"SMITH^JOHN"),
+        b"..SMITH^JOHN..", b"smith%5Ejohn", NAME.encode("utf-16-le"),
+        base64.b64encode(b"SMITH^JOHN"),
         base64.b64encode(b"a SMITH^JOHN here"), base64.b64encode(b"at SMITH^JOHN"),
         b"534d4954485e4a4f484e", hashlib.sha256(b"SMITH^JOHN").digest(),
     ],

@@ -1,4 +1,4 @@
-"""A coordinator sees what privacy will cost each site, and whether training can work, beforehand."""
+"""A coordinator sees beforehand what privacy costs each site, and whether training can work."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,9 @@ def test_a_site_too_large_for_delta_is_told_and_the_others_planned() -> None:
 
     told = dict(private_plan.rows(run, {"small": 50, "large": 5000}, parameters=10))
 
-    assert told["privacy, large"].startswith("it cannot take part: delta 0.001 is not under 1 / 5000")
+    assert told["privacy, large"].startswith(
+        "it cannot take part: delta 0.001 is not under 1 / 5000"
+    )
     assert "50 patients" in told["privacy, small"]
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -27,7 +27,6 @@ os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, RecordDict
-from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
@@ -49,17 +48,17 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
     get_object_id,
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from confrere_common.arrays import gathered, parts
 from confrere_common.errors import ExchangeError
+from confrere_common.heap import give_back_what_is_freed
 
 TRIES = 4
 """How often one request is sent before the line counts as cut; the caller starts over."""
@@ -105,6 +104,7 @@ class Line:
     """One node's conversation with the coordinator; every method may raise LineCut."""
 
     def __init__(self, address: str, tls: ssl.SSLContext, key: ec.EllipticCurvePrivateKey) -> None:
+        give_back_what_is_freed()
         self._key = public_key_to_bytes(key.public_key())
         self._client = FleetHttpClient(
             f"https://{address}",
@@ -189,9 +189,8 @@ class Line:
         """Return the content of a message, object by object; ExchangeError if it is malformed."""
         name = incoming.message.metadata.message_id
         try:
-            found = inflate_object_from_contents(
-                name, _Remote(self._client, self._here, incoming.run), objects=_Kept()
-            )
+            remote = _Remote(self._client, self._here, incoming.run)
+            found = gathered(name, remote.__getitem__)
         except (LineCut, RunOver, ExchangeError):
             raise
         except Exception as fault:  # foreign bytes make Flower's reader fail in any way
@@ -220,7 +219,7 @@ class Line:
             if not wanted:
                 raise LineCut("the coordinator no longer waits for this answer")
             sent: int = request.ByteSize()
-            for name, part in get_all_nested_objects(reply).items():
+            for name, part in parts(reply):
                 if name in wanted:
                     sent += self._push(incoming.run, said.session_id, name, part.deflate())
         return sent
@@ -312,9 +311,6 @@ class _Remote(dict[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         request = PullObjectRequest(node=self._node, run_id=self._run, object_id=name)
-        # The reader looks at an object's head twice; only the last one is kept for that.
-        if super().__len__() and name in self.keys():
-            return super().__getitem__(name)
         found = _patiently(lambda: self._client.PullObject(request))
         if not found.object_found or not found.object_available:
             raise LineCut("a part of the message is no longer at the coordinator")
@@ -327,14 +323,6 @@ class _Remote(dict[str, bytes]):
     def __delitem__(self, name: str) -> None:
         """Forget a content that was read."""
         self.pop(name, None)
-
-
-class _Kept(dict[str, Any]):
-    """Inflated objects without the chunks of arrays: an array holds a copy of its own."""
-
-    def __setitem__(self, name: str, part: Any) -> None:
-        if not isinstance(part, ArrayChunk):
-            super().__setitem__(name, part)
 
 
 @contextmanager

@@ -7,22 +7,25 @@ server that asks a second time after a crash gets the same bytes.
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from confrere_common.errors import CheckpointError
 from confrere_common.exchange import Update
 from confrere_common.storage import sync_folder
 
-FRAME = 16 << 20
+FRAME = 4 << 20
 """Bytes that are encrypted at once: memory beside the update stays at that."""
+
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16}
+"""What safetensors calls the types that an update may have."""
 
 TAG = 16
 NONCE = 12
@@ -99,7 +102,7 @@ def _sealed(content: bytes, key: bytes, errand: str) -> Iterator[bytes]:
         yield cipher.encrypt(nonce, part, _bound(errand, number, len(content)))
 
 
-def _opened(path: Path, key: bytes, errand: str) -> bytes:
+def _opened(path: Path, key: bytes, errand: str) -> bytearray:
     cipher = AESGCM(key)
     with path.open("rb") as file:
         head = file.read(NONCE - 4 + 8)
@@ -115,18 +118,20 @@ def _opened(path: Path, key: bytes, errand: str) -> bytes:
                 number += 1
         except (InvalidTag, ValueError):
             raise CheckpointError("an update in the outbox was altered or cut short") from None
-    return bytes(content)
+    return content
 
 
 def _bound(errand: str, number: int, length: int) -> bytes:
     return f"confrere outbox {errand} {number} {length}".encode()
 
 
-def _update(content: bytes) -> Update:
+def _update(content: bytearray) -> Update:
+    """Return the update in safetensors' layout; its tensors share the memory of *content*."""
     try:
-        size = int.from_bytes(content[:8], "little")
-        said = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["update"])
-        delta: dict[str, torch.Tensor] = load(content)
+        start = 8 + int.from_bytes(content[:8], "little")
+        head = json.loads(content[8:start])
+        said = json.loads(head.pop("__metadata__")["update"])
+        delta = {name: _tensor(content, start, place) for name, place in head.items()}
         return Update(
             site=said["site"],
             round=said["round"],
@@ -134,5 +139,14 @@ def _update(content: bytes) -> Update:
             images=said["images"],
             metrics=said["metrics"],
         )
-    except (ValueError, KeyError, TypeError, SafetensorError):
+    except (ValueError, KeyError, TypeError, RuntimeError):
         raise CheckpointError("an update in the outbox cannot be read") from None
+
+
+def _tensor(content: bytearray, start: int, place: Mapping[str, Any]) -> torch.Tensor:
+    dtype, (first, last) = DTYPES[place["dtype"]], place["data_offsets"]
+    if first == last:
+        return torch.zeros(place["shape"], dtype=dtype)
+    entries = (last - first) // dtype.itemsize
+    flat = torch.frombuffer(content, dtype=dtype, count=entries, offset=start + first)
+    return flat.reshape(place["shape"])

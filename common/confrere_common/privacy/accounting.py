@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields
 from functools import lru_cache, reduce
 from typing import Any
 
-from dp_accounting.pld import privacy_loss_distribution
-
 from confrere_common.errors import PrivacyError
 from confrere_common.privacy.settings import LEAST_NOISE
 
@@ -139,6 +137,10 @@ def _bound(kinds: tuple[tuple[float, float, int], ...], delta: float, interval: 
 
 @lru_cache(maxsize=64)
 def _one_step(rate: float, noise: float, interval: float) -> Any:
+    # Imported here: it takes a second and more, which a run without privacy, and every daemon that
+    # comes back after a crash, would pay for nothing.
+    from dp_accounting.pld import privacy_loss_distribution
+
     return privacy_loss_distribution.from_gaussian_mechanism(
         noise, sampling_prob=rate, value_discretization_interval=interval
     )

@@ -117,7 +117,9 @@ def noised(sums: Mapping[str, Tensor], deviation: float, draw: Draw) -> dict[str
     """Return *sums* with Gaussian noise of this standard deviation on every entry, in float64.
 
     Guarantee: fresh, independent noise from *draw*, once for each entry; the result is rounded to
-    the grid of the module's documentation. Divide afterwards: noise and sum shrink together.
+    the grid of the module's documentation.
+
+    Divide afterwards: noise and sum shrink together.
     """
     return {name: _noised(tensor, deviation, draw) for name, tensor in sums.items()}
 

@@ -18,7 +18,8 @@ data_app = typer.Typer(no_args_is_help=True, help="The data sets that this site 
 audit_app = typer.Typer(no_args_is_help=True, help="The signed log of all that came and left.")
 app.add_typer(data_app, name="data")
 app.add_typer(audit_app, name="audit")
-console = Console(soft_wrap=True, highlight=False)
+# Names and reasons come from outside: nothing in them is markup.
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 Dir = Annotated[
     Path, typer.Option("--dir", "-d", help="The site's folder.", envvar="CONFRERE_SITE")
@@ -48,7 +49,6 @@ def join(
         f"No run goes ahead before somebody here approves it: {policy} says what may ever be.\n"
         f"Next: confrere client data add NAME PATH --dir {folder}, then "
         f"confrere client start --dir {folder}",
-        markup=False,
     )
 
 
@@ -68,16 +68,14 @@ def data_add(  # noqa: PLR0913  (an option each)
     ] = None,
 ) -> None:
     """Register a local data set; nothing about it leaves but its name and number of images."""
-    import yaml
-
     from confrere_client.registry import add
     from confrere_client.site import open_site
+    from confrere_deploy.knobs import knobs_in
 
     site = open_site(folder)
-    given = dict(knob.partition("=")[::2] for knob in knobs or ())
     made = add(
         folder, name, path, modality=modality, source=source, only_site=only_site,
-        replace=replace, knobs={key: yaml.safe_load(value) for key, value in given.items()},
+        replace=replace, knobs=knobs_in(knobs or ()),
     )  # fmt: skip
     site.chain().append("data registered", name=name, images=made.images, by=getpass.getuser())
     console.print(f"'{name}': {made.images} images of {made.patients} patients.")
@@ -110,7 +108,7 @@ def policy(
         click.edit(filename=str(site.policy))
         site.chain().append("policy edited", by=getpass.getuser())
     read_policy(site.policy)
-    console.print(site.policy.read_text(), markup=False)
+    console.print(site.policy.read_text())
 
 
 @app.command()
@@ -220,7 +218,7 @@ def audit_show(
     from confrere_deploy.fetching import rows_of
 
     for line in rows_of(open_site(folder).audit, "")[-last:]:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 @audit_app.command("verify")

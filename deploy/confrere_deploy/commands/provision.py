@@ -7,11 +7,10 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 app = typer.Typer(name="provision", no_args_is_help=True, help="Set up a federation to try it out.")
-console = Console(soft_wrap=True, highlight=False)
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 
 @app.callback()
@@ -32,13 +31,14 @@ def demo(
     port: Annotated[int, typer.Option(help="The public port; 0 takes a free one.")] = 0,
 ) -> None:
     """Start a coordinator and hospitals on this machine, with TLS; Ctrl-C ends them all."""
+    from confrere_deploy.knobs import knobs_in
     from confrere_deploy.provision import phantom, provision, running, table
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    given = {k: yaml.safe_load(v) for k, _, v in (knob.partition("=") for knob in knobs or ())}
+    given = knobs_in(knobs or ())
     source = phantom(sites) if data == "phantom" else table(Path(data), given, sites)
     with running(provision(folder, source, port=port, say=console.print)) as found:
         here = found.coordinator
@@ -51,7 +51,6 @@ def demo(
             f"  confrere server status demo --follow --dir {here}\n"
             f"  confrere server fetch demo --dir {here}\n"
             "Ctrl-C here ends them all.",
-            markup=False,
         )
         while all(process.poll() is None for process in found.processes.values()):
             time.sleep(1)

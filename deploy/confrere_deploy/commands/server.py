@@ -20,7 +20,8 @@ audit_app = typer.Typer(no_args_is_help=True, help="The signed log of everything
 rollover_app = typer.Typer(no_args_is_help=True, help="Replace the root certificate, in 3 steps.")
 app.add_typer(audit_app, name="audit")
 app.add_typer(rollover_app, name="rollover")
-console = Console(soft_wrap=True, highlight=False)
+# Names and reasons come from outside: nothing in them is markup.
+console = Console(soft_wrap=True, highlight=False, markup=False)
 
 Dir = Annotated[Path, typer.Option("--dir", "-d", help="The workspace.", envvar="CONFRERE_SERVER")]
 HERE = Path()
@@ -43,7 +44,6 @@ def init(
         f"Move {made.ca / 'root.key'} to a safe place off this machine: nothing needs it daily.\n"
         f"Next: confrere server invite SITE --dir {folder}, then "
         f"confrere server start --dir {folder}",
-        markup=False,
     )
 
 
@@ -60,6 +60,9 @@ def invite(
     from confrere_server.roster import invite as make
     from confrere_server.workspace import open_workspace
 
+    if out is not None and out.exists():
+        # Before the token is made, since a new one makes the last one void.
+        raise ConfigError(["exists already, and no token is ever overwritten."], str(out))
     token = make(open_workspace(folder), site, hours=hours, again=again)
     if out is None:
         # Alone on standard output: it is copied, or piped.
@@ -294,7 +297,7 @@ def logs(run: str, folder: Dir = HERE) -> None:
 
     workspace = open_workspace(folder)
     for line in rows_of(workspace.audit, find_run(workspace.runs, run).path.name):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 @audit_app.command("verify")
@@ -314,7 +317,7 @@ def say_checked(found: object) -> None:
     if not isinstance(found, Checked):
         return
     for fault in found.faults:
-        console.print(f"the log {fault}", markup=False, style="red")
+        console.print(f"the log {fault}", style="red")
     if not found.faults:
         console.print(f"{found.length} rows, whole and in order; head {found.head}")
     raise typer.Exit(1 if found.faults else 0)

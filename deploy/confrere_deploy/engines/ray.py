@@ -19,6 +19,7 @@ from confrere_client.data.subset import Subset
 from confrere_client.masked_round import NotesInFile, Seat
 from confrere_client.state import Keepsake
 from confrere_client.work import Desk
+from confrere_common.errors import ConfigError
 from confrere_deploy.engine import Job, needs
 from confrere_deploy.engines.inline import site_folder, trainer_for
 from confrere_deploy.simulated_roster import SimulatedRoster, draw_roster
@@ -43,6 +44,8 @@ class Parcel:
 @needs("ray", "pip install 'confrere[ray]', or use --engine inline")
 def ray(job: Job) -> ServerState:
     """Carry the job's remaining rounds over Flower and Ray."""
+    if job.run.privacy is not None:
+        raise ConfigError(["a private run needs each site's ledger at hand: use --engine inline."])
     simulation = _flower()
     parcel = _pack(job)
     found: list[ServerState] = []

@@ -5,7 +5,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ PROPOSAL = Proposal(
     bytes_up=100,
     seed=0,
 )
-CLASS = {"study": "eyes", "methods": ["simclr"], "data_sets": ["derm"], "max_rounds": 2}
+CLASS = {"study": "eyes", "methods": ["simmim"], "data_sets": ["derm"], "max_rounds": 2}
 
 POLICIES: dict[str, tuple[dict[str, Any], str]] = {
     "default": ({}, "ask"),
@@ -90,6 +89,9 @@ class Told:
         return 1
 
 
+TASK = Task(run=RUN, round=1, seed=0, weights={"w": torch.zeros(3)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     policy: str = "default"
@@ -97,7 +99,7 @@ class Case:
     decided_on: Proposal = PROPOSAL
     paused: bool = False
     proposal: Proposal = PROPOSAL
-    task: Task = Task(run=RUN, round=1, seed=0, weights={"w": torch.zeros(3)})
+    task: Task = TASK
     group: str = "run-1"
     bundle: str = bundle_digest()
 
@@ -119,12 +121,12 @@ class Case:
 
 
 OTHER_TASKS = (
-    Case().task,
-    replace(Case().task, round=2),
-    replace(Case().task, run=OTHER_RUN),
-    replace(Case().task, run=RUN + " "),
-    replace(Case().task, run="{}"),
-    replace(Case().task, seed=1),
+    TASK,
+    replace(TASK, round=2),
+    replace(TASK, run=OTHER_RUN),
+    replace(TASK, run=RUN + " "),
+    replace(TASK, run="{}"),
+    replace(TASK, seed=1),
 )
 OTHER_PROPOSALS = (
     PROPOSAL,
@@ -252,7 +254,7 @@ def test_a_changed_plan_under_an_approved_id_is_another_plan(site: SiteFolder) -
     [
         RecordDict(),
         proposal_records(PROPOSAL),
-        task_records(Case().task),
+        task_records(TASK),
         *({"proposal": text} for text in ("", "[]", "{}", '{"run": 1}', "[" * 5000, "\x00")),
     ],
 )

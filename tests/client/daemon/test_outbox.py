@@ -70,7 +70,9 @@ def test_nothing_of_it_can_be_read_on_the_disk(outbox: Outbox) -> None:
     assert path.read_bytes()[12:] != content[12:], "two writings share a nonce"
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_changed_bit_anywhere_makes_it_none(outbox: Outbox, place: float, bit: int) -> None:
     outbox.put("errand", "run-1", UPDATE)
@@ -85,11 +87,9 @@ def test_a_changed_bit_anywhere_makes_it_none(outbox: Outbox, place: float, bit:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda c: b"", lambda c: c[:10], lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:4000]],
+    [lambda c: c[:0], lambda c: c[:10], lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:4000]],
 )
-def test_a_torn_one_is_none_and_removed(
-    outbox: Outbox, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_torn_one_is_none_and_removed(outbox: Outbox, damage: Callable[[bytes], bytes]) -> None:
     outbox.put("errand", "run-1", UPDATE)
     (path,) = outbox.folder.iterdir()
     path.write_bytes(damage(path.read_bytes()))

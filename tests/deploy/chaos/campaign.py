@@ -32,6 +32,10 @@ class Strike:
     recovered_s: float | None = None
 
 
+def _role(who: str) -> str:
+    return who.partition("/")[2] or ("server" if who == "server" else "daemon")
+
+
 @dataclass
 class Campaign:
     """A seeded row of strikes on a federation whose queue never runs dry."""
@@ -72,7 +76,7 @@ class Campaign:
 
     def _one(self) -> None:
         aimed = self.random.random() < 0.4
-        kind = self.random.choices(["kill", "pause", "cut"], [6, 2, 2])[0]
+        kind = self.random.choices(["kill", "kill_several", "pause", "cut"], [6, 2, 1, 1])[0]
         who, ready = self._aim() if aimed else (self._anyone(kind), None)
         if ready is None:
             time.sleep(self.random.uniform(0, 2.5))
@@ -80,14 +84,17 @@ class Campaign:
             return
         before, began = self._progress(), time.monotonic()
         after = self.federation.log()[-1]["event"]
-        if not getattr(self, f"_{kind}")(who):
+        hit = getattr(self, f"_{kind}")(who)
+        if not hit:
             return
         again = self.random.random() < 0.33
         recovered = None if again else self._recovered(before, began)
-        self.strikes.append(
-            Strike(kind, who.partition("/")[2] or ("server" if who == "server" else "daemon"),
-                   after, aimed, recovered)
-        )  # fmt: skip
+        # A power cut hits several at once: each is a kill, the wait is counted once.
+        times = [recovered, *[None] * (len(hit) - 1)]
+        self.strikes += [
+            Strike(kind.partition("_")[0], _role(one), after, aimed, took)
+            for one, took in zip(hit, times, strict=True)
+        ]
 
     def _anyone(self, kind: str) -> str:
         names = self.federation.names
@@ -134,22 +141,30 @@ class Campaign:
             time.sleep(0.001)
         return False
 
-    def _kill(self, who: str) -> bool:
+    def _kill(self, who: str) -> list[str]:
         if not self.federation.kill(who):
-            return False
+            return []
         if "/" not in who:
             time.sleep(self.random.choice([0, 0, 0.5, 2]))
             self.federation.start(who)
-        return True
+        return [who]
 
-    def _pause(self, who: str) -> bool:
+    def _kill_several(self, who: str) -> list[str]:  # noqa: ARG002  (as all strikes)
+        every = ["server", *self.federation.names]
+        hit = self.random.sample(every, self.random.randint(2, len(every)))
+        killed = [one for one in hit if self.federation.kill(one)]
+        for one in killed:
+            self.federation.start(one)
+        return killed
+
+    def _pause(self, who: str) -> list[str]:
         if not self.federation.signal(who, signal.SIGSTOP):
-            return False
+            return []
         time.sleep(self.random.uniform(0.2, 4))
         self.federation.signal(who, signal.SIGCONT)
-        return True
+        return [who]
 
-    def _cut(self, who: str) -> bool:
+    def _cut(self, who: str) -> list[str]:
         sites = self.federation.names if who == "server" else (who.partition("/")[0],)
         wires = [self.federation.wires[site] for site in sites]
         hold = self.random.random() < 0.5
@@ -159,7 +174,7 @@ class Campaign:
         drop = self.random.random() < 0.7
         for wire in wires:
             wire.mend(drop=drop)
-        return True
+        return ["server" if who == "server" else who.partition("/")[0]]
 
     # ------------------------------------------------------------------ after it
 

@@ -15,10 +15,6 @@ from federation import Federation, federation, freeze, wait_until
 from confrere_server.queue import OPEN
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; leave out with -m 'not long'.")
-
-
 @pytest.fixture(scope="session")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return freeze(tmp_path_factory.mktemp("snapshot"))
@@ -38,7 +34,8 @@ def standing(_opened: Federation) -> Iterator[Federation]:
     """Return a server and three sites at work; what a test broke is mended after it."""
     yield _opened
     for name in _opened.names:
-        _opened.wires[name].mend(drop=True)
+        if _opened.wires[name].state != "open":
+            _opened.wires[name].mend(drop=True)
         (_opened.folder(name) / "paused").unlink(missing_ok=True)
     for who in ("server", *_opened.names):
         _opened.signal(who, signal.SIGCONT)
