@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from confrere_client.budget import Ledger
+from confrere_client.privacy.budget import Ledger
 from confrere_common.errors import PrivacyError
 from confrere_common.privacy.accounting import Budget, Event
 from confrere_common.privacy.ledger import Spend

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from confrere_common.errors import ExchangeError
 from confrere_common.pki.certificate import peer_of
 from confrere_common.pki.tls import server_context
-from confrere_server.roster import enrol, read_roster, renew
-from confrere_server.workspace import Workspace, init
+from confrere_server.membership.roster import enrol, read_roster, renew
+from confrere_server.membership.workspace import Workspace, init
 
 Change: TypeAlias = Callable[[bytes], bytes]
 

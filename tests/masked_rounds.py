@@ -9,8 +9,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch import Tensor
 
-from confrere_client.mask_state import Floor, Member
-from confrere_client.masked_round import NotesInMemory, Seat, reply
+from confrere_client.masked.mask_state import Floor, Member
+from confrere_client.masked.masked_round import NotesInMemory, Seat, reply
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.secagg.messages import (

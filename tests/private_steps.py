@@ -12,7 +12,7 @@ import torch
 from tiny_runs import ENCODERS, SIDE, Noise, tiny_run
 from torch import Tensor
 
-from confrere_client.private import Private, images_of
+from confrere_client.privacy.private import Private, images_of
 from confrere_common.config import Run
 from confrere_common.method import METHODS
 from confrere_common.model import build_model

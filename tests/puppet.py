@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from served import tls_of_site
 
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
-from confrere_client.site import SiteFolder
+from confrere_client.hospital.site import SiteFolder
 from confrere_common.exchange import Task, Update
 from confrere_common.proposal import Standing
 from confrere_common.wire import answer_records, read_task, standing_records

@@ -17,14 +17,14 @@ import httpx
 from loopback import free_port
 from tiny_runs import SIDE, tiny_run
 
-from confrere_client.join import join
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.join import join
+from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.config import Run
 from confrere_common.pki.tls import client_context
 from confrere_server import start
-from confrere_server.roster import invite
+from confrere_server.membership.roster import invite
+from confrere_server.membership.workspace import Workspace, init
 from confrere_server.start import Server
-from confrere_server.workspace import Workspace, init
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from confrere_client.daemon.fleet import Line
 from confrere_common.code import bundle
 from confrere_common.pki.keys import new_key, public_pem
-from confrere_server.superlink import SuperLink
+from confrere_server.transport.superlink import SuperLink
 
 MIB = 2**20
 

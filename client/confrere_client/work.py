@@ -13,8 +13,8 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from confrere_client.masked_round import Seat, reply
-from confrere_client.private_round import Account, bytes_digest, private_round
+from confrere_client.masked.masked_round import Seat, reply
+from confrere_client.privacy.private_round import Account, bytes_digest, private_round
 from confrere_client.state import Keepsake
 from confrere_client.train import LocalState, Pixels, Place, Trained, Trainer, Watch
 from confrere_common.errors import ConfrereError, ExchangeError

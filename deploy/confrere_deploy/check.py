@@ -24,8 +24,8 @@ from confrere_common.model import must_build, must_suit
 from confrere_common.privacy.independence import must_stand_alone
 from confrere_deploy.engine import must_run
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_deploy.holdout import holdout
 from confrere_deploy.split import spread
+from confrere_deploy.study.holdout import holdout
 from confrere_server.masked import must_be_maskable
 
 T = TypeVar("T")

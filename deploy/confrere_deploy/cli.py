@@ -153,7 +153,7 @@ def verify(
     key: Annotated[Path, typer.Option(help="The coordinator's signing.pub, had by another way.")],
 ) -> None:
     """Check that a release is, byte for byte, what its coordinator sealed."""
-    from confrere_deploy.fetching import verify_release
+    from confrere_deploy.federation.fetching import verify_release
 
     said = verify_release(folder, key)
     console.print(
@@ -198,7 +198,7 @@ def main() -> None:
 
 
 def _tell_privacy(run: "Run", folder: Path) -> None:
-    from confrere_deploy import private_plan
+    from confrere_deploy.study import private_plan
 
     patients = private_plan.listed_patients(run, folder)
     for title, text in private_plan.rows(run, patients, private_plan.parameters_of(run)):

@@ -18,16 +18,23 @@ from confrere_common.errors import RoundError
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, shared_weights
 from confrere_common.weights import Weights
-from confrere_deploy import arms, plan
-from confrere_deploy.cost import Clock
 from confrere_deploy.engine import ENGINES, SiteWatch, must_run
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_deploy.holdout import holdout
-from confrere_deploy.measure import Exam, Features, Fingerprint, Scores, load_scores, save_scores
-from confrere_deploy.outbox import STUDY, open_folder
-from confrere_deploy.progress import Display
 from confrere_deploy.split import sites_of_test, spread
-from confrere_deploy.summary import Results, summarise
+from confrere_deploy.study import arms, plan
+from confrere_deploy.study.cost import Clock
+from confrere_deploy.study.holdout import holdout
+from confrere_deploy.study.measure import (
+    Exam,
+    Features,
+    Fingerprint,
+    Scores,
+    load_scores,
+    save_scores,
+)
+from confrere_deploy.study.outbox import STUDY, open_folder
+from confrere_deploy.study.progress import Display
+from confrere_deploy.study.summary import Results, summarise
 from confrere_server.cohort import draw_cohort
 from confrere_server.masked import must_be_maskable, must_hide
 from confrere_server.rounds import Closed, Event, Observe

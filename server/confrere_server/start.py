@@ -21,17 +21,17 @@ from confrere_common.code import bundle
 from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.log import reason
 from confrere_common.pki.tls import server_context
-from confrere_server.carrier import Carrier, Halted
-from confrere_server.conduct import Conductor
-from confrere_server.edge import Certified, Edge, Limits, Noting
-from confrere_server.health import Health
-from confrere_server.observe import Observing
-from confrere_server.publish import publish
-from confrere_server.queue import Folder, next_run
-from confrere_server.recall import last_closed, site_heads
-from confrere_server.roster import Roster, enrol, read_roster, renew, saw
-from confrere_server.superlink import SuperLink
-from confrere_server.workspace import Workspace, renew_server
+from confrere_server.membership.roster import Roster, enrol, read_roster, renew, saw
+from confrere_server.membership.workspace import Workspace, renew_server
+from confrere_server.runs.conduct import Conductor
+from confrere_server.runs.publish import publish
+from confrere_server.runs.queue import Folder, next_run
+from confrere_server.runs.recall import last_closed, site_heads
+from confrere_server.transport.carrier import Carrier, Halted
+from confrere_server.transport.edge import Certified, Edge, Limits, Noting
+from confrere_server.transport.superlink import SuperLink
+from confrere_server.watch.health import Health
+from confrere_server.watch.observe import Observing
 
 log = logging.getLogger(__name__)
 

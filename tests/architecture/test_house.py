@@ -34,13 +34,14 @@ FAMILIES: Mapping[str, str] = {
 """Folder of a family -> its name in the singular file that states the contract."""
 
 FLOWER = (
+    "confrere_common.arrays",
     "confrere_common.wire",
     "confrere_client.app",
     "confrere_client.daemon.fleet",
     "confrere_server.app",
-    "confrere_server.carrier",
-    "confrere_server.objects",
-    "confrere_server.superlink",
+    "confrere_server.transport.carrier",
+    "confrere_server.transport.objects",
+    "confrere_server.transport.superlink",
     "confrere_deploy.engines.ray",
 )
 """The only modules that know Flower."""

@@ -24,9 +24,9 @@ import torch
 from timing import Row, facts, peak_mib, said, write
 
 from confrere_client import schedule
-from confrere_client.ghost import ghost
-from confrere_client.gradients import vmapped
-from confrere_client.private import Private, images_of
+from confrere_client.privacy.ghost import ghost
+from confrere_client.privacy.gradients import vmapped
+from confrere_client.privacy.private import Private, images_of
 from confrere_client.train import Trainer
 from confrere_common.loading import COMMON_FAMILIES, parse_run
 from confrere_common.privacy.mechanism import secure_bytes

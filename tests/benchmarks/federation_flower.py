@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from federation_ours import wait
 
-from confrere_deploy.provision import free_port
+from confrere_deploy.federation.provision import free_port
 
 APP = Path(__file__).parent / "plain_flower"
 BIN = Path(sys.executable).parent

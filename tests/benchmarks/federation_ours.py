@@ -16,15 +16,15 @@ from typing import Any
 
 import yaml
 
-from confrere_client.join import join
-from confrere_client.registry import add
+from confrere_client.hospital.join import join
+from confrere_client.hospital.registry import add
 from confrere_common.loading import parse_run
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_deploy.provision import free_port
-from confrere_server.health import is_healthy
-from confrere_server.queue import Folder, submit
-from confrere_server.roster import invite
-from confrere_server.workspace import init
+from confrere_deploy.federation.provision import free_port
+from confrere_server.membership.roster import invite
+from confrere_server.membership.workspace import init
+from confrere_server.runs.queue import Folder, submit
+from confrere_server.watch.health import is_healthy
 
 STUDY = "benchmark"
 HERE = Path(__file__).parent

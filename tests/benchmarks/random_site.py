@@ -22,7 +22,7 @@ from confrere_client.daemon.errand import Errand, read_spooled
 from confrere_client.daemon.hands import Hands, Said
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.daemon.start import Daemon
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.exchange import Task, Update
 from confrere_common.log import start_logging
 

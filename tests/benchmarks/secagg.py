@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from timing import Row, facts, peak_mib, said, write
 
-from confrere_client import mask
-from confrere_client.mask_state import Floor, Masked
+from confrere_client.masked import mask
+from confrere_client.masked.mask_state import Floor, Masked
 from confrere_common.exchange import Update
 from confrere_common.secagg import masks
 from confrere_common.secagg.fixed_point import EXTRA, FixedPoint, from_fixed, to_fixed
@@ -50,7 +50,7 @@ from confrere_common.secagg.messages import (
 from confrere_common.secagg.section import SecureAggregation, bits_within, least_threshold
 from confrere_common.secagg.shares import combine, split
 from confrere_common.wire import answer_records, reply_records
-from confrere_deploy.simulated_roster import SimulatedRoster, draw_roster
+from confrere_deploy.study.simulated_roster import SimulatedRoster, draw_roster
 
 MODELS = {"resnet18, 11M": 11_200_000, "vit_base, 86M": 86_000_000}
 SITES = (3, 10, 50)

@@ -36,7 +36,8 @@ def processor_seconds() -> float:
 
 def trial_toy() -> Row:
     """Run ``confrere simulate`` itself; its first round is seen where the display hears of it."""
-    from confrere_deploy import cli, progress
+    from confrere_deploy import cli
+    from confrere_deploy.study import progress
 
     asked: list[float] = []
     plain = progress.Display.observer

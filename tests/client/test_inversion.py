@@ -17,8 +17,8 @@ from private_steps import private, private_run, step
 from tiny_runs import SIDE, Noise
 from torch import Tensor, nn
 
-import confrere_client.private as module
-from confrere_client.gradients import trained
+import confrere_client.privacy.private as module
+from confrere_client.privacy.gradients import trained
 from confrere_client.train import Place, Trainer
 from confrere_common.augment.pipeline import normalise
 from confrere_common.config import Run

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from tiny_runs import SIDE, noise
 from torch import Tensor
 
-from confrere_client.budget import Ledger
-from confrere_client.private_round import Account, private_round
+from confrere_client.privacy.budget import Ledger
+from confrere_client.privacy.private_round import Account, private_round
 from confrere_client.train import Place, Trainer
 from confrere_common.augment.pipeline import normalise
 from confrere_common.config import Run

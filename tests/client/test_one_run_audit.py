@@ -18,8 +18,8 @@ from private_steps import private_run
 from scipy.stats import binom
 from torch import Tensor, nn
 
-import confrere_client.private as module
-from confrere_client.private import Private
+import confrere_client.privacy.private as module
+from confrere_client.privacy.private import Private
 from confrere_common.method import Augment, Method
 from confrere_common.privacy.mechanism import Draw, noised
 from confrere_common.privacy.terms import terms

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from confrere_client.data.images import content_digest, open_images
-from confrere_client.registry import add
+from confrere_client.hospital.registry import add
 from confrere_client.source import SOURCES, Source, open_source
 from confrere_common.errors import ConfigError, DataError
 from confrere_common.family import Named

@@ -16,10 +16,10 @@ from private_steps import PAIRS, alike, flat, private, private_run, step
 from tiny_runs import Noise
 from torch import Tensor
 
-import confrere_client.private as module
-from confrere_client.ghost import ghost
-from confrere_client.gradients import Drawn, Engine, vmapped
-from confrere_client.private import Private, images_of
+import confrere_client.privacy.private as module
+from confrere_client.privacy.ghost import ghost
+from confrere_client.privacy.gradients import Drawn, Engine, vmapped
+from confrere_client.privacy.private import Private, images_of
 from confrere_common.method import Method
 from confrere_common.privacy import mechanism
 from confrere_common.weights import Weights

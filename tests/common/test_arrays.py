@@ -1,8 +1,8 @@
 """Arrays that share their tensor's memory are Flower's to the last byte, and are read as they come.
 
 A contract with Flower's inner parts, pinned to flwr 1.41. When the pin moves, compare
-``common/confrere_common/arrays.py`` with the new flwr's ``app/message/{array,arraychunk,arrayrecord}.py``
-and ``supercore/inflatable``.
+``common/confrere_common/arrays.py`` with the new flwr's
+``app/message/{array,arraychunk,arrayrecord}.py`` and ``supercore/inflatable``.
 """
 
 import pickle

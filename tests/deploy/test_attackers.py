@@ -21,17 +21,17 @@ from flwr.proto.run_pb2 import GetRunRequest
 from served import caller, enrolled, make_study, served, tls_of_site
 
 from confrere_client.daemon.fleet import Line, LineCut
-from confrere_client.join import join
-from confrere_client.site import SiteFolder
+from confrere_client.hospital.join import join
+from confrere_client.hospital.site import SiteFolder
 from confrere_common.code import bundle
 from confrere_common.enrolment import Request, encode, invitation_in
 from confrere_common.errors import ExchangeError
 from confrere_common.pki.certificate import request_for
 from confrere_common.pki.keys import new_key, public_pem
 from confrere_common.pki.tls import client_context
-from confrere_server import edge
-from confrere_server.roster import invite, revoke
+from confrere_server.membership.roster import invite, revoke
 from confrere_server.start import Server
+from confrere_server.transport import edge
 
 NOTHING = (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
 """What a client meets whose handshake or request is cut off."""

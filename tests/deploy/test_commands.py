@@ -10,12 +10,12 @@ from loopback import free_port, make_workspace, serving
 from served import federated
 from typed import Typed, typed
 
-from confrere_client.join import join
-from confrere_client.policy import Policy, policy_text
+from confrere_client.hospital.join import join
+from confrere_client.hospital.policy import Policy, policy_text
 from confrere_common.loading import dump
 from confrere_deploy import cli
-from confrere_server.queue import submit
-from confrere_server.roster import invite
+from confrere_server.membership.roster import invite
+from confrere_server.runs.queue import submit
 
 RUBBISH = b"\xff\xfe\x00rubbish: [\n"
 

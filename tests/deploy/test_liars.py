@@ -1,7 +1,7 @@
 """A site that answers rubbish is set aside with a reason; it ends no run and harms no other site.
 
 What cannot be read at all is in ``tests/common/test_wire.py``, trees that are no answer in
-``tests/server/test_superlink.py``.
+``tests/server/transport/test_superlink.py``.
 The server, its edge and its conductor are the real ones; the sites speak the real protocol.
 """
 
@@ -19,7 +19,7 @@ from confrere_client.daemon.fleet import Incoming, Line
 from confrere_common.exchange import Refusal, Task
 from confrere_common.proposal import Standing
 from confrere_common.wire import answer_records, read_task, standing_records
-from confrere_server.queue import submit
+from confrere_server.runs.queue import submit
 
 ESCAPE = "\x1b]0;owned\x07\n2026 INFO all is well"
 

@@ -8,14 +8,16 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from served import answered, caller, enrolled, make_study, raw, served, tls_of_site, until
 
-from confrere_client.site import SiteFolder
+from confrere_client.hospital.site import SiteFolder
 from confrere_common.pki.keys import public_pem
-from confrere_server import edge
 from confrere_server.start import Server
+from confrere_server.transport import edge
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +138,19 @@ def test_a_body_that_never_comes_holds_nobody_up(
 
 
 def test_too_many_requests_of_one_site_are_refused_and_no_other_site_feels_it(
-    server: Server, north: SiteFolder, south: SiteFolder
+    tmp_path: Path,
 ) -> None:
-    address = server.workspace.address
-    with caller(address, tls_of_site(south)) as other, raw(server, tls_of_site(north)) as flood:
-        flood.sendall(ask("GET", "/health") * 700)
-        said = answered(flood)
+    study = make_study(tmp_path / "study")
+    patient = replace(study, config=replace(study.config, requests_per_s=2.0))
+    with served(patient) as server:
+        sites = {name: enrolled(patient, tmp_path / name, name) for name in ("north", "south")}
+        other = caller(patient.address, tls_of_site(sites["south"]))
+        with other as calm, raw(server, tls_of_site(sites["north"])) as flood:
+            flood.sendall(ask("GET", "/health") * 60)
+            said = answered(flood)
 
-        assert said.count(b"HTTP/1.1 429") > 0
-        assert other.get("/health").status_code == 200
+            assert said.count(b"HTTP/1.1 429") > 0
+            assert calm.get("/health").status_code == 200
 
 
 def test_what_was_refused_left_no_trace_but_in_the_log(

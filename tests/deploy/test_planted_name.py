@@ -23,15 +23,15 @@ from served import Folders, enrolled, federated, make_study, served, until
 
 from confrere_client.daemon.fleet import Line
 from confrere_client.daemon.start import Daemon
-from confrere_client.plans import decide, list_plans
-from confrere_client.registry import add
-from confrere_client.site import SiteFolder
+from confrere_client.hospital.plans import decide, list_plans
+from confrere_client.hospital.registry import add
+from confrere_client.hospital.site import SiteFolder
 from confrere_common.codes import CODES
-from confrere_deploy.fetching import fetch
-from confrere_server.edge import App
-from confrere_server.observe import observer_token, plain_status
-from confrere_server.queue import Folder, submit
+from confrere_deploy.federation.fetching import fetch
+from confrere_server.runs.queue import Folder, submit
 from confrere_server.start import Server
+from confrere_server.transport.edge import App
+from confrere_server.watch.observe import observer_token, plain_status
 
 NAME = "SMITH^JOHN"
 

@@ -10,7 +10,7 @@ from masked_rounds import ROSTER, error_of, keys_of, member_of, verifier
 from stage import START, Stage, answering, federation, record_of, silent
 from tiny_runs import tiny_run
 
-from confrere_client.masked_round import NotesInMemory, Seat, reply
+from confrere_client.masked.masked_round import NotesInMemory, Seat, reply
 from confrere_common.errors import ConfigError, ConfrereError, RoundError
 from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.secagg.messages import Delivery, Invitation, Survivors

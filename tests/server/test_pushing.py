@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from wired import Wire, model
 
-from confrere_server.objects import ObjectFiles
+from confrere_server.transport.objects import ObjectFiles
 
 
 def test_a_node_that_asks_while_a_message_is_stored_is_told_of_none(

@@ -21,7 +21,7 @@ from masked_rounds import (
     ward_of,
 )
 
-from confrere_client.masked_round import rounding
+from confrere_client.masked.masked_round import rounding
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Refusal
 from confrere_common.secagg.fixed_point import EXTRA, from_fixed, to_fixed

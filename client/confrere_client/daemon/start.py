@@ -26,11 +26,11 @@ from confrere_client.daemon.errand import Errand, errand_key, spool
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.outbox import Outbox
-from confrere_client.join import renew_if_due
-from confrere_client.plans import Plan, list_plans, read_plan, receive, run_of, standing
-from confrere_client.policy import Policy, judge, read_policy
-from confrere_client.registry import registered
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.join import renew_if_due
+from confrere_client.hospital.plans import Plan, list_plans, read_plan, receive, run_of, standing
+from confrere_client.hospital.policy import Policy, judge, read_policy
+from confrere_client.hospital.registry import registered
+from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import code_of
 from confrere_common.config import Run

@@ -23,14 +23,14 @@ from typing import Any, TextIO
 
 import torch
 
-from confrere_client.budget import Ledger
 from confrere_client.daemon.errand import read_spooled
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.data.images import Images
-from confrere_client.policy import Policy, effective, may_leave, read_policy
-from confrere_client.private_round import Account
-from confrere_client.registry import chosen, dataset_of, images_for, registered
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy
+from confrere_client.hospital.registry import chosen, dataset_of, images_for, registered
+from confrere_client.hospital.site import SiteFolder, open_site
+from confrere_client.privacy.budget import Ledger
+from confrere_client.privacy.private_round import Account
 from confrere_client.state import Keepsake
 from confrere_client.train import Trainer
 from confrere_client.work import Desk, answer

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from confrere_client.registry import NAME, chosen, open_registered, registered
+from confrere_client.hospital.registry import NAME, chosen, open_registered, registered
 from confrere_client.source import Record, Source
 from confrere_common.section import section
 

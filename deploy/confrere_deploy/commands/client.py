@@ -33,8 +33,8 @@ def join(
     folder: Dir = HERE,
 ) -> None:
     """Join a study: keys are made here and never leave; the connection is tried at once."""
-    from confrere_client.join import join as do
-    from confrere_client.policy import Policy, policy_text
+    from confrere_client.hospital.join import join as do
+    from confrere_client.hospital.policy import Policy, policy_text
     from confrere_common.storage import atomic_write
 
     agreed = do(token, folder)
@@ -68,9 +68,9 @@ def data_add(  # noqa: PLR0913  (an option each)
     ] = None,
 ) -> None:
     """Register a local data set; nothing about it leaves but its name and number of images."""
-    from confrere_client.registry import add
-    from confrere_client.site import open_site
-    from confrere_deploy.knobs import knobs_in
+    from confrere_client.hospital.registry import add
+    from confrere_client.hospital.site import open_site
+    from confrere_deploy.commands.knobs import knobs_in
 
     site = open_site(folder)
     made = add(
@@ -84,8 +84,8 @@ def data_add(  # noqa: PLR0913  (an option each)
 @data_app.command("list")
 def data_list(folder: Dir = HERE) -> None:
     """List the data sets that runs may ask for."""
-    from confrere_client.registry import registered
-    from confrere_deploy.tables import data_table
+    from confrere_client.hospital.registry import registered
+    from confrere_deploy.federation.tables import data_table
 
     console.print(data_table(registered(folder)))
 
@@ -100,8 +100,8 @@ def policy(
     """Show the policy, or edit and check it; the daemon follows a change within seconds."""
     import click
 
-    from confrere_client.policy import read_policy
-    from confrere_client.site import open_site
+    from confrere_client.hospital.policy import read_policy
+    from confrere_client.hospital.site import open_site
 
     site = open_site(folder)
     if edit:
@@ -120,8 +120,8 @@ def start(
     import logging
 
     from confrere_client.daemon.start import start as serve
-    from confrere_client.policy import read_policy
-    from confrere_client.site import open_site
+    from confrere_client.hospital.policy import read_policy
+    from confrere_client.hospital.site import open_site
     from confrere_common.log import start_logging
 
     site = open_site(folder)
@@ -134,8 +134,8 @@ def start(
 @app.command()
 def status(folder: Dir = HERE) -> None:
     """Show the daemon, what it is at, and every plan that came."""
-    from confrere_client.site import open_site
-    from confrere_deploy.tables import site_panels
+    from confrere_client.hospital.site import open_site
+    from confrere_deploy.federation.tables import site_panels
 
     for panel in site_panels(open_site(folder)):
         console.print(panel)
@@ -144,8 +144,8 @@ def status(folder: Dir = HERE) -> None:
 @app.command()
 def plan(run: str, folder: Dir = HERE) -> None:
     """Show one plan whole: what would be trained on what, and what would leave."""
-    from confrere_client.site import open_site
-    from confrere_deploy.tables import plan_table
+    from confrere_client.hospital.site import open_site
+    from confrere_deploy.federation.tables import plan_table
 
     console.print(plan_table(open_site(folder), _run_id(folder, run)))
 
@@ -173,7 +173,7 @@ def deny(
 @app.command()
 def pause(folder: Dir = HERE) -> None:
     """Take part in nothing until unpaused; a round that is under way is given up."""
-    from confrere_client.site import open_site
+    from confrere_client.hospital.site import open_site
 
     site = open_site(folder)
     (site.folder / "paused").touch()
@@ -184,7 +184,7 @@ def pause(folder: Dir = HERE) -> None:
 @app.command()
 def unpause(folder: Dir = HERE) -> None:
     """Take part again."""
-    from confrere_client.site import open_site
+    from confrere_client.hospital.site import open_site
 
     site = open_site(folder)
     (site.folder / "paused").unlink(missing_ok=True)
@@ -198,9 +198,9 @@ def ledger(
     out: Annotated[Path | None, typer.Option(help="Write all rows as CSV.")] = None,
 ) -> None:
     """Verify the privacy ledger; show what each data set's patients have spent and have left."""
-    from confrere_client.site import open_site
+    from confrere_client.hospital.site import open_site
     from confrere_common.storage import atomic_write
-    from confrere_deploy.spending import ledger_of, ledger_table
+    from confrere_deploy.federation.spending import ledger_of, ledger_table
 
     site = open_site(folder)
     if out is not None:
@@ -214,8 +214,8 @@ def audit_show(
     last: Annotated[int, typer.Option(help="Rows from the end.")] = 30,
 ) -> None:
     """Print what came, what was decided, and what left."""
-    from confrere_client.site import open_site
-    from confrere_deploy.fetching import rows_of
+    from confrere_client.hospital.site import open_site
+    from confrere_deploy.federation.fetching import rows_of
 
     for line in rows_of(open_site(folder).audit, "")[-last:]:
         console.print(line)
@@ -224,9 +224,9 @@ def audit_show(
 @audit_app.command("verify")
 def audit_verify(folder: Dir = HERE) -> None:
     """Check the whole audit log: edits, deletions, reordering, truncation."""
-    from confrere_client.site import open_site
+    from confrere_client.hospital.site import open_site
     from confrere_deploy.commands.server import say_checked
-    from confrere_deploy.fetching import checked
+    from confrere_deploy.federation.fetching import checked
 
     site = open_site(folder)
     say_checked(checked(site.audit, site.signing_key().public_key()))
@@ -235,8 +235,8 @@ def audit_verify(folder: Dir = HERE) -> None:
 @app.command()
 def doctor(folder: Dir = HERE) -> None:
     """Look at everything that a round needs, a dry round among it; each finding with its remedy."""
-    from confrere_client.site import open_site
-    from confrere_deploy.doctor import client_findings, report
+    from confrere_client.hospital.site import open_site
+    from confrere_deploy.federation.doctor import client_findings, report
 
     raise typer.Exit(report(client_findings(open_site(folder)), console))
 
@@ -244,14 +244,14 @@ def doctor(folder: Dir = HERE) -> None:
 @app.command()
 def renew(folder: Dir = HERE) -> None:
     """Renew the site's certificate if it is due (a running daemon does so by itself)."""
-    from confrere_client.join import renew_if_due
+    from confrere_client.hospital.join import renew_if_due
 
     console.print("renewed." if renew_if_due(folder) else "not due yet; nothing was changed.")
 
 
 def _decide(folder: Path, run: str, decision: str, why: str) -> None:
-    from confrere_client.plans import decide
-    from confrere_client.site import open_site
+    from confrere_client.hospital.plans import decide
+    from confrere_client.hospital.site import open_site
 
     site = open_site(folder)
     run_id = _run_id(folder, run)
@@ -268,7 +268,7 @@ def _decide(folder: Path, run: str, decision: str, why: str) -> None:
 
 def _run_id(folder: Path, run: str) -> str:
     """Return the id of the plan that *run* begins, so that nobody must type it whole."""
-    from confrere_client.plans import list_plans
+    from confrere_client.hospital.plans import list_plans
     from confrere_common.errors import unknown
 
     known = [plan.proposal.run_id for plan in list_plans(folder)]

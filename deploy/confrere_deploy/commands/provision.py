@@ -31,8 +31,8 @@ def demo(
     port: Annotated[int, typer.Option(help="The public port; 0 takes a free one.")] = 0,
 ) -> None:
     """Start a coordinator and hospitals on this machine, with TLS; Ctrl-C ends them all."""
-    from confrere_deploy.knobs import knobs_in
-    from confrere_deploy.provision import phantom, provision, running, table
+    from confrere_deploy.commands.knobs import knobs_in
+    from confrere_deploy.federation.provision import phantom, provision, running, table
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise KeyboardInterrupt

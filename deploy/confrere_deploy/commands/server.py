@@ -36,7 +36,7 @@ def init(
     ],
 ) -> None:
     """Make a workspace: certificate authority, server certificate, signing key, empty roster."""
-    from confrere_server.workspace import init as make
+    from confrere_server.membership.workspace import init as make
 
     made = make(folder, name, address)
     console.print(f"{made.folder}: workspace of study '{name}', to be reached at {address}.")
@@ -57,8 +57,8 @@ def invite(
 ) -> None:
     """Make a one-time token with which a hospital joins."""
     from confrere_common.pki.keys import write_secret
-    from confrere_server.roster import invite as make
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.roster import invite as make
+    from confrere_server.membership.workspace import open_workspace
 
     if out is not None and out.exists():
         # Before the token is made, since a new one makes the last one void.
@@ -77,9 +77,9 @@ def invite(
 @app.command()
 def sites(folder: Dir = HERE) -> None:
     """List the sites and how they stand."""
-    from confrere_deploy.tables import sites_table
-    from confrere_server.roster import read_roster
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.tables import sites_table
+    from confrere_server.membership.roster import read_roster
+    from confrere_server.membership.workspace import open_workspace
 
     console.print(sites_table(read_roster(open_workspace(folder))))
 
@@ -91,8 +91,8 @@ def revoke(
     why: Annotated[str, typer.Option(help="Kept in roster and audit log.")] = "",
 ) -> None:
     """Let a site in no more, from now on; no other site is touched."""
-    from confrere_server.roster import revoke as do
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.roster import revoke as do
+    from confrere_server.membership.workspace import open_workspace
 
     do(open_workspace(folder), site, why)
     console.print(f"'{site}' is revoked: its certificate gets nothing any more.")
@@ -101,7 +101,7 @@ def revoke(
 @app.command()
 def renew(folder: Dir = HERE) -> None:
     """Renew the server's certificate if it is due (a running server does so by itself)."""
-    from confrere_server.workspace import open_workspace, renew_server
+    from confrere_server.membership.workspace import open_workspace, renew_server
 
     done = renew_server(open_workspace(folder))
     console.print("renewed." if done else "not due yet; nothing was changed.")
@@ -110,8 +110,8 @@ def renew(folder: Dir = HERE) -> None:
 @rollover_app.command("begin")
 def rollover_begin(folder: Dir = HERE) -> None:
     """Make the next root; sites learn of it as they renew. Needs ca/root.key back in its place."""
-    from confrere_server.rollover import begin
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.rollover import begin
+    from confrere_server.membership.workspace import open_workspace
 
     begin(open_workspace(folder))
     console.print("begun: once every site has renewed, go on with 'rollover switch'.")
@@ -120,8 +120,8 @@ def rollover_begin(folder: Dir = HERE) -> None:
 @rollover_app.command("switch")
 def rollover_switch(folder: Dir = HERE) -> None:
     """Issue under the next root; says which sites do not know it yet."""
-    from confrere_server.rollover import switch
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.rollover import switch
+    from confrere_server.membership.workspace import open_workspace
 
     switch(open_workspace(folder))
     console.print("switched: once every site has renewed again, end with 'rollover finish'.")
@@ -130,8 +130,8 @@ def rollover_switch(folder: Dir = HERE) -> None:
 @rollover_app.command("finish")
 def rollover_finish(folder: Dir = HERE) -> None:
     """Trust the old root no more; says which sites still need it."""
-    from confrere_server.rollover import finish
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.rollover import finish
+    from confrere_server.membership.workspace import open_workspace
 
     finish(open_workspace(folder))
     console.print("finished: move the new ca/root.key to a safe place off this machine.")
@@ -140,8 +140,8 @@ def rollover_finish(folder: Dir = HERE) -> None:
 @app.command()
 def roster(folder: Dir = HERE) -> None:
     """Check the roster's signature and print its hash, which every site was told."""
-    from confrere_server.roster import read_roster
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.roster import read_roster
+    from confrere_server.membership.workspace import open_workspace
 
     found = read_roster(open_workspace(folder))
     console.print(f"{found.hash}  {len(found.sites)} sites, signature sound.")
@@ -156,8 +156,8 @@ def start(
     import logging
 
     from confrere_common.log import start_logging
+    from confrere_server.membership.workspace import open_workspace
     from confrere_server.start import start as serve
-    from confrere_server.workspace import open_workspace
 
     workspace = open_workspace(folder)
     start_logging(logging.INFO if verbose else logging.WARNING)
@@ -168,7 +168,7 @@ def start(
 @app.command()
 def health(folder: Dir = HERE) -> None:
     """Ask the running server whether it serves; exit code 1 when it does not."""
-    from confrere_server.health import is_healthy
+    from confrere_server.watch.health import is_healthy
 
     well = is_healthy(folder)
     console.print("serving" if well else "not serving")
@@ -178,8 +178,8 @@ def health(folder: Dir = HERE) -> None:
 @app.command()
 def doctor(folder: Dir = HERE) -> None:
     """Look at everything that the server needs; each finding with its remedy."""
-    from confrere_deploy.doctor import report, server_findings
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.doctor import report, server_findings
+    from confrere_server.membership.workspace import open_workspace
 
     raise typer.Exit(report(server_findings(open_workspace(folder)), console))
 
@@ -190,8 +190,8 @@ def observer_token(
     new: Annotated[bool, typer.Option("--new", help="Make another; the old one ends.")] = False,
 ) -> None:
     """Print the token of those who may watch runs, and do nothing else."""
-    from confrere_server.observe import observer_token as token
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.watch.observe import observer_token as token
 
     workspace = open_workspace(folder)
     # Alone on standard output: it is copied, or piped.
@@ -212,9 +212,9 @@ def submit(
     """Queue a run; hospitals see it as a plan and decide."""
     from confrere_common.loading import read_run
     from confrere_deploy.families import ALL_FAMILIES
-    from confrere_deploy.submitting import must_be_federable, warm_weights
-    from confrere_server.queue import submit as queue
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.submitting import must_be_federable, warm_weights
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import submit as queue
 
     workspace = open_workspace(folder)
     run = read_run(run_file, changes or (), ALL_FAMILIES)
@@ -230,9 +230,9 @@ def submit(
 @app.command()
 def runs(folder: Dir = HERE) -> None:
     """List all runs, newest last."""
-    from confrere_deploy.tables import runs_table
-    from confrere_server.queue import all_runs
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.tables import runs_table
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import all_runs
 
     console.print(runs_table(all_runs(open_workspace(folder).runs)))
 
@@ -244,9 +244,9 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
 ) -> None:
     """Show a run: its round, who is in, who is late, what it cost so far, when it will end."""
-    from confrere_deploy.tables import run_panel
-    from confrere_server.queue import OPEN, find_run
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.tables import run_panel
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import OPEN, find_run
 
     found = find_run(open_workspace(folder).runs, run)
     if not follow:
@@ -277,9 +277,9 @@ def fetch(
     out: Annotated[Path | None, typer.Option(help="Where to; default ./RUN.")] = None,
 ) -> None:
     """Copy a finished run's encoder, card, report and signature."""
-    from confrere_deploy.fetching import fetch as do
-    from confrere_server.queue import find_run
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.fetching import fetch as do
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import find_run
 
     workspace = open_workspace(folder)
     found = find_run(workspace.runs, run)
@@ -291,9 +291,9 @@ def fetch(
 @app.command()
 def logs(run: str, folder: Dir = HERE) -> None:
     """Print what the audit log says of a run."""
-    from confrere_deploy.fetching import rows_of
-    from confrere_server.queue import find_run
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.fetching import rows_of
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import find_run
 
     workspace = open_workspace(folder)
     for line in rows_of(workspace.audit, find_run(workspace.runs, run).path.name):
@@ -303,8 +303,8 @@ def logs(run: str, folder: Dir = HERE) -> None:
 @audit_app.command("verify")
 def audit_verify(folder: Dir = HERE) -> None:
     """Check the whole audit log: edits, deletions, reordering, truncation."""
-    from confrere_deploy.fetching import checked
-    from confrere_server.workspace import open_workspace
+    from confrere_deploy.federation.fetching import checked
+    from confrere_server.membership.workspace import open_workspace
 
     workspace = open_workspace(folder)
     say_checked(checked(workspace.audit, workspace.signing_key().public_key()))
@@ -324,8 +324,8 @@ def say_checked(found: object) -> None:
 
 
 def _wish(folder: Path, run: str, wish: str) -> None:
-    from confrere_server.queue import OPEN, find_run
-    from confrere_server.workspace import open_workspace
+    from confrere_server.membership.workspace import open_workspace
+    from confrere_server.runs.queue import OPEN, find_run
 
     workspace = open_workspace(folder)
     found = find_run(workspace.runs, run)

@@ -7,10 +7,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
-from confrere_client.budget import Ledger
 from confrere_client.data.subset import Subset
-from confrere_client.masked_round import NotesInMemory, Seat
-from confrere_client.private_round import Account
+from confrere_client.masked.masked_round import NotesInMemory, Seat
+from confrere_client.privacy.budget import Ledger
+from confrere_client.privacy.private_round import Account
 from confrere_client.state import Keepsake
 from confrere_client.train import Trainer
 from confrere_client.work import Desk, answer, answer_masked
@@ -19,7 +19,7 @@ from confrere_common.loading import COMMON_FAMILIES, parse_run
 from confrere_common.privacy.accounting import Budget
 from confrere_common.secagg.messages import Reply, Request
 from confrere_deploy.engine import Job
-from confrere_deploy.simulated_roster import draw_roster
+from confrere_deploy.study.simulated_roster import draw_roster
 from confrere_server.store import ServerState
 
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from confrere_client.data.catalog import catalog_of
 from confrere_client.data.images import Images
 from confrere_client.data.subset import Subset
-from confrere_client.masked_round import NotesInFile, Seat
+from confrere_client.masked.masked_round import NotesInFile, Seat
 from confrere_client.state import Keepsake
 from confrere_client.work import Desk
 from confrere_common.errors import ConfigError
 from confrere_deploy.engine import Job, needs
 from confrere_deploy.engines.inline import site_folder, trainer_for
-from confrere_deploy.simulated_roster import SimulatedRoster, draw_roster
+from confrere_deploy.study.simulated_roster import SimulatedRoster, draw_roster
 from confrere_server.store import ServerState
 
 ROWS = "rows.npz"

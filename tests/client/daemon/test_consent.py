@@ -20,10 +20,10 @@ from served import federated
 from confrere_client.daemon.fleet import Incoming, Metadata, ObjectTree, make_message
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.start import Daemon
-from confrere_client.join import join
-from confrere_client.plans import decide
-from confrere_client.registry import add
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.join import join
+from confrere_client.hospital.plans import decide
+from confrere_client.hospital.registry import add
+from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import CODES
 from confrere_common.exchange import Refusal, Task
@@ -35,7 +35,7 @@ from confrere_common.wire import (
     read_standing_records,
     task_records,
 )
-from confrere_server.roster import invite
+from confrere_server.membership.roster import invite
 
 RUN = dump(federated())
 OTHER_RUN = dump(federated(rounds=3))

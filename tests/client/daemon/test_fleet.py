@@ -28,8 +28,9 @@ from confrere_common.pki.keys import new_key
 ADVICE = (
     "flwr's pin has moved, or what lies under it. Read client/confrere_client/daemon/fleet.py "
     "beside the new flwr's supernode/fleet_http_client.py, supernode/node_auth_http_interceptor.py "
-    "and superlink/routers/fleet/node_auth.py; run this file, tests/server/test_superlink.py and "
-    "tests/deploy/test_attackers.py; then move the pin in pyproject.toml and the version here: "
+    "and superlink/routers/fleet/node_auth.py; run this file, "
+    "tests/server/transport/test_superlink.py and tests/deploy/test_attackers.py; then move the "
+    "pin in pyproject.toml and the version here: "
 )
 
 KEY = new_key()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from confrere_client.registry import add
+from confrere_client.hospital.registry import add
 from confrere_client.source import open_source
 from confrere_common.errors import ConfigError, DataError
 from confrere_common.family import Named

@@ -21,7 +21,7 @@ from confrere_common.pki.certificate import (
     vouched_roots,
 )
 from confrere_common.pki.keys import new_key
-from confrere_server.authority import (
+from confrere_server.membership.authority import (
     Issuer,
     issue_invitation,
     issue_server,

@@ -18,7 +18,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.pki.certificate import peer_of, pem_of, request_for
 from confrere_common.pki.keys import new_key, private_pem
 from confrere_common.pki.tls import client_context, server_context
-from confrere_server.authority import (
+from confrere_server.membership.authority import (
     issue_invitation,
     issue_server,
     issue_site,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from confrere_client.budget import Ledger
-from confrere_client.private import Private
-from confrere_client.private_round import private_round
+from confrere_client.privacy.budget import Ledger
+from confrere_client.privacy.private import Private
+from confrere_client.privacy.private_round import private_round
 from confrere_common.privacy import accounting, ledger, mechanism
 
 TESTS = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from typing import Any
 
 from federation import Federation, wait_until
 
-from confrere_server.queue import OPEN, Folder
+from confrere_server.runs.queue import OPEN, Folder
 
 PROGRESS_S = 150.0
 """Within so long after a strike, with none in between, a round must have been closed."""

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from federation import Federation, federation, freeze, wait_until
 
-from confrere_server.queue import OPEN
+from confrere_server.runs.queue import OPEN
 
 
 @pytest.fixture(scope="session")

@@ -21,15 +21,15 @@ from typing import Any
 
 import yaml
 
-from confrere_client.join import join
-from confrere_client.registry import add
-from confrere_client.site import SiteFolder, open_site
+from confrere_client.hospital.join import join
+from confrere_client.hospital.registry import add
+from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.chain import Checked, verify
 from confrere_common.loading import parse_run
 from confrere_deploy.families import ALL_FAMILIES
-from confrere_server.queue import Folder, submit
-from confrere_server.roster import invite
-from confrere_server.workspace import Workspace, init, open_workspace
+from confrere_server.membership.roster import invite
+from confrere_server.membership.workspace import Workspace, init, open_workspace
+from confrere_server.runs.queue import Folder, submit
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("common", "server", "client", "deploy")

@@ -16,13 +16,13 @@ from federation import Federation, Wire, wait_until
 from flwr.app import ConfigRecord, RecordDict
 
 from confrere_client.daemon.fleet import Line
-from confrere_client.plans import decide
-from confrere_client.site import open_site
+from confrere_client.hospital.plans import decide
+from confrere_client.hospital.site import open_site
 from confrere_common.exchange import Update
 from confrere_common.pki.tls import client_context
 from confrere_common.proposal import Standing
 from confrere_common.wire import answer_records, read_task, standing_records
-from confrere_server.queue import Folder
+from confrere_server.runs.queue import Folder
 
 pytestmark = pytest.mark.long
 

@@ -22,7 +22,7 @@ CARRY = """
 import json, os, sys
 from pathlib import Path
 from tiny_jobs import noise_job
-from confrere_deploy.cost import Clock
+from confrere_deploy.study.cost import Clock
 from confrere_deploy.engine import ENGINES
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     clients = int(told["clients"])
     shapes = json.loads(Path(str(told["shapes"])).read_text())
     arrays = {name: Array(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
-    strategy = FedAvg(
-        fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients
-    )
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
     ends: list[float] = []
 
     def note(number: int, weights: ArrayRecord) -> None:  # noqa: ARG001

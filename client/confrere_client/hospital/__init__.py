@@ -1,0 +1,1 @@
+"""What a hospital owns: its identity, policy, plans and data sets."""

@@ -1,0 +1,210 @@
+"""A plan as a doctor reads it: what would be trained, on what, what would leave, what is decided.
+
+Everything in it that came over the network is checked or shown as plain marks of one line.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+import torch
+
+from confrere_client.hospital.plan import Plan, run_of
+from confrere_client.hospital.policy import (
+    Policy,
+    Verdict,
+    aggregates_securely,
+    effective,
+    epsilon_of,
+    judge,
+    usable_images,
+)
+from confrere_client.hospital.registry import Registered, printable
+from confrere_common.config import Run
+from confrere_common.encoder import ENCODERS, build_encoder
+from confrere_common.errors import ConfrereError, ExchangeError
+from confrere_common.family import Named
+from confrere_common.loading import digest
+from confrere_common.method import METHODS, build_method
+from confrere_common.model import input_of, must_suit
+from confrere_common.weights import count
+
+Row = tuple[str, str]
+"""A label and what it says."""
+
+DEEPEST = 256
+"""Layers above which a model is not built merely to count its parameters."""
+
+
+def summary(
+    plan: Plan, policy: Policy, data: Mapping[str, Registered], *, now: datetime | None = None
+) -> list[Row]:
+    """Return what a person must know to approve or deny, a label and a text each.
+
+    *data* are the registered data sets; *now* is local time.
+    """
+    proposal, when = plan.proposal, now or datetime.now().astimezone()
+    head = [
+        ("run", proposal.run_id),
+        ("study", printable(proposal.study)),
+        ("received", plan.received),
+    ]
+    try:
+        asked = run_of(proposal)
+    except ExchangeError as fault:
+        return [*head, ("problem", str(fault)), *_digests(plan)]
+    run = effective(asked, policy)
+    verdict = judge(policy, proposal, run, data_sets=data, now=when)
+    return [
+        *head,
+        *_training(run, policy),
+        ("data set", _data(verdict, policy, data)),
+        *_leaving(plan, run, policy),
+        *_protection(run),
+        *_company(plan, run),
+        *_digests(plan),
+        ("your policy", _policy(verdict)),
+        ("decision", _decision(plan)),
+    ]
+
+
+def shared_count(run: Run) -> int | None:
+    """Return how many shared parameters the model of *run* has; None when it cannot be told.
+
+    Nothing is computed and no memory taken.
+    """
+    knobs = [*run.encoder.knobs.items(), *run.method.knobs.items()]
+    if any("depth" in key and isinstance(n, int) and n > DEEPEST for key, n in knobs):
+        return None
+    try:
+        channels, size = input_of(run)
+        must_suit(run.method, run.encoder)
+        with torch.device("meta"):
+            encoder = build_encoder(run.encoder, channels=channels, size=size)
+            model = build_method(run.method, encoder)
+    except (ConfrereError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError):
+        return None  # what cannot be built is told when it is trained
+    return count({name: t for name, t in model.state_dict().items() if model.is_shared(name)})
+
+
+def _training(run: Run, policy: Policy) -> Iterator[Row]:
+    yield "stage", run.stage
+    yield "method", f"{run.method.name}: {METHODS.caption(run.method.name)}"
+    shared = shared_count(run)
+    said = "" if shared is None else f" With the method: {shared / 1e6:.2f} M shared parameters."
+    yield "encoder", f"{run.encoder.name}: {ENCODERS.caption(run.encoder.name)}{said}"
+    yield "rounds", _rounds(run, policy)
+    yield "machine", _machine(run, policy)
+
+
+def _rounds(run: Run, policy: Policy) -> str:
+    train, rounds = run.train, run.federation.rounds
+    work = f"{train.epochs_per_round or 1:g} passes over the images"
+    if train.steps_per_round is not None:
+        work = f"{train.steps_per_round} steps of {train.batch} images"
+    hours = rounds * policy.max_round_minutes / 60
+    return (
+        f"{rounds} rounds, {work} in each. Your policy ends a round after "
+        f"{policy.max_round_minutes:g} minutes: {hours:.1f} hours of training at most in all."
+    )
+
+
+def _machine(run: Run, policy: Policy) -> str:
+    threads = f"{policy.threads} threads" if policy.threads else "all threads"
+    memory = f"{policy.memory_mb} MB of memory" if policy.memory_mb else "memory as needed"
+    hours = f"; from {', '.join(policy.hours) or 'never'}" if policy.hours is not None else ""
+    return f"device {printable(run.train.device)}, {threads}, {memory}{hours}"
+
+
+def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> str:
+    if not verdict.data_set:
+        return "none: see what your policy says"
+    entry = data[verdict.data_set]
+    used = usable_images(policy, entry)
+    part = "" if used == entry.images else f", of which {used} are used"
+    kind = f" ({entry.modality})" if entry.modality else ""
+    return f"'{entry.name}'{kind}: {entry.images} images of {entry.patients} patients{part}"
+
+
+def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
+    up, down, rounds = plan.proposal.bytes_up, plan.proposal.bytes_down, run.federation.rounds
+    figures = f"to {policy.metric_digits} digits: {', '.join(policy.metrics)}"
+    told = figures if policy.metrics else "no figures"
+    yield (
+        "leaves, each round",
+        f"the change of the shared weights ({_size(up)}), the number of images trained on, and "
+        f"{told}. When it does not train: a code from a fixed table.",
+    )
+    yield "leaves, in all", f"{rounds} times that at most: {_size(up * rounds)}"
+    yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all"
+    yield "stays", "images, names and numbers of patients, file names, every error's own words"
+    shared = shared_count(run)
+    if shared is not None and up != 4 * shared:
+        yield (
+            "note",
+            f"the coordinator says {_size(up)} leave in a round; the shared weights of this model "
+            f"take {_size(4 * shared)}.",
+        )
+
+
+def _protection(run: Run) -> Iterator[Row]:
+    epsilon = epsilon_of(run)
+    yield (
+        "differential privacy",
+        "no differential privacy: nothing bounds what the weights that leave may tell of a single "
+        "patient. Who has an image may be able to find out whether it was trained on."
+        if epsilon is None
+        else f"epsilon {epsilon:g} at the end of the run: the lower, the less the weights can tell "
+        "of a single patient.",
+    )
+    yield (
+        "secure aggregation",
+        "yes: the coordinator sees the sum of several sites' changes, not this site's own"
+        if aggregates_securely(run)
+        else "no: the coordinator sees this site's own change of the weights",
+    )
+
+
+def _company(plan: Plan, run: Run) -> Iterator[Row]:
+    federation, others = run.federation, plan.proposal.sites - 1
+    yield "joined by", f"rule {_named(federation.rule)}, server step {_named(federation.step)}"
+    yield (
+        "other sites",
+        f"{others} enrolled, as the coordinator says; a round asks {federation.cohort:.0%} of all "
+        f"and counts when {federation.quorum:.0%} of these answered",
+    )
+
+
+def _digests(plan: Plan) -> Iterator[Row]:
+    yield "digest of the plan", plan.digest
+    yield "digest of the run", digest(plan.proposal.run)
+    yield "digest of the code", plan.proposal.code
+
+
+def _policy(verdict: Verdict) -> str:
+    if verdict.state == "approved":
+        return "approved beforehand by your policy; nothing stands against it"
+    said = " ".join(
+        f"[{code}] {sentence}"
+        for code, sentence in zip(verdict.codes, verdict.sentences, strict=True)
+    )
+    return f"{verdict.state}: {said}"
+
+
+def _decision(plan: Plan) -> str:
+    made = plan.decision
+    if made is None:
+        return "none yet"
+    why = f": {printable(made.why, 200)}" if made.why else ""
+    done = {"approve": "approved", "deny": "denied"}[made.decision]
+    return f"{done} by {printable(made.who)} on {made.when}{why}"
+
+
+def _named(named: Named) -> str:
+    return printable(named.name)
+
+
+def _size(length: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if length >= size:
+            return f"{length / size:.1f} {unit}"
+    return f"{length} bytes"

@@ -1,0 +1,1 @@
+"""Patient-level differential privacy: the engine, its gradients, what pays for it."""

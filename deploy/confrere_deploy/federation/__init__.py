@@ -1,0 +1,1 @@
+"""Real federations: made, submitted to, watched, fetched from, looked after."""

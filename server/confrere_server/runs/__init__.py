@@ -1,0 +1,1 @@
+"""Submitted runs: queued, conducted, survived, published."""

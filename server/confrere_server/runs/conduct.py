@@ -1,0 +1,295 @@
+"""One submitted run, from its first proposal to its release: gathers sites, calls rounds, survives.
+
+Everything that a restart needs lies in the run's folder: the order, the checkpoints, which sites
+have approved. A server that was killed starts here again and does the round anew that was cut off;
+the sites answer it from their outboxes.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from safetensors.torch import load
+
+from confrere_common.code import code_digest
+from confrere_common.codes import is_code, sentence_of
+from confrere_common.config import Run
+from confrere_common.errors import RoundError
+from confrere_common.exchange import Answer, Task
+from confrere_common.model import build_model, shared_weights
+from confrere_common.privacy.independence import must_stand_alone
+from confrere_common.proposal import Proposal, Standing
+from confrere_common.weights import nbytes, weights_digest
+from confrere_server.record import RoundRecord
+from confrere_server.rounds import Answered, Asked, Event, Study, one_round
+from confrere_server.runs.deadline import deadline_s
+from confrere_server.runs.queue import Folder, Order
+from confrere_server.store import ServerState, newest_state, save_state
+from confrere_server.transport.carrier import ABSENT_S, Carrier, Halted, Proposals
+
+log = logging.getLogger(__name__)
+
+PROPOSE_EVERY_S = 3.0
+"""How often sites that have not decided are asked again."""
+
+REFUSED_ROUNDS = 3
+"""After so many rounds in succession that the sites themselves refused, the run has failed."""
+
+FOR_NOW = ("policy-", "not-", "denied", "paused", "other-", "no-such-data")
+"""How codes begin by which a site takes part no longer, or not just now: it is asked anew."""
+
+Note = Callable[..., Any]
+"""``note(event, **facts)``: a line in the audit log."""
+
+
+@dataclass(kw_only=True)
+class Conductor:
+    """Carries one run out."""
+
+    folder: Folder
+    study: str
+    carrier: Carrier
+    note: Note
+    halted: Callable[[], bool]
+    closed: int = 0
+    """The last round of this run that the audit log tells to be closed."""
+
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    _said: dict[str, Standing] = field(default_factory=dict)
+    _proposed_at: float = float("-inf")
+    _last_answer_at: float = 0.0
+    _began_at: float = 0.0
+
+    @cached_property
+    def order(self) -> Order:
+        """Return what was submitted."""
+        return self.folder.order
+
+    @cached_property
+    def _proposals(self) -> Proposals:
+        return Proposals(carrier=self.carrier)
+
+    @cached_property
+    def run(self) -> Run:
+        """Return the run."""
+        return self.order.parsed()
+
+    def carry_out(self) -> ServerState:
+        """Do all rounds that are left and return the last state; Halted when told to stop."""
+        must_stand_alone(self.run)
+        state = self._start()
+        refused = 0
+        while state.round < self.run.federation.rounds:
+            sites = self._gather(state)
+            new = self._round(sites, state)
+            record = new.records[-1]
+            self._ask_anew(record)
+            refused = refused + 1 if record.void and _all_failed(record, sites) else 0
+            if record.void and refused < REFUSED_ROUNDS:
+                self._void(record, state)
+                continue
+            if record.void:
+                raise RoundError(_why_refused(record))
+            state = new
+            self._save(state)
+        return state
+
+    def _start(self) -> ServerState:
+        found = newest_state(self.folder.path / "checkpoints", digest=self.order.digest)
+        standing = self.folder.standing
+        for site, plain in standing.sites.items():
+            # Approvals outlive the server: a site that is away is still part of its run.
+            if "standing" in plain:
+                self._said[site] = Standing(
+                    site=site, state=plain["standing"], code=plain["code"], images=plain["images"]
+                )
+        if found is not None and found.round > self.closed:
+            self._note_closed(found)  # the server was killed between saving and saying so
+        return found or self._fresh()
+
+    def _fresh(self) -> ServerState:
+        weights = shared_weights(build_model(self.run, self.run.seeds[0]))
+        if self.order.warm_start:
+            release = load((self.folder.path / "warm.safetensors").read_bytes())
+            weights |= {f"encoder.{name}": tensor.float() for name, tensor in release.items()}
+        return ServerState(round=0, weights=weights, step={})
+
+    def _gather(self, state: ServerState) -> list[str]:
+        """Return the sites of the next round, waiting until enough have approved and are there."""
+        while True:
+            if self.halted():
+                raise Halted
+            self._hear()
+            self._propose(state)
+            approved = {site for site, said in self._said.items() if said.state == "approved"}
+            approved &= set(self.carrier.nodes())
+            there = approved & self.carrier.online()
+            if self.run.federation.quorum == 1.0 and self._begun(state):
+                # No round without all: those that are away, or pause, are waited for.
+                there = set() if self._pausing(state) else approved
+            if len(there) >= self.run.federation.min_sites:
+                return sorted(there)
+            self._stand(state, "gathering", f"{len(there)} of {self._least} sites are there")
+            self.pause(0.5)
+
+    def _pausing(self, state: ServerState) -> list[str]:
+        """Return the sites of the last round that do not take part just now, and may again."""
+        last = state.records[-1].sites if state.records else ()
+        names = [record.site for record in last if record.site in self.carrier.nodes()]
+        return [n for n in names if n not in self._said or self._said[n].state == "waiting"]
+
+    @property
+    def _least(self) -> int:
+        return self.run.federation.min_sites
+
+    def _begun(self, state: ServerState) -> bool:
+        return state.round > 0 or self.folder.standing.state == "training"
+
+    def _propose(self, state: ServerState) -> None:
+        if self.clock() - self._proposed_at < PROPOSE_EVERY_S:
+            return
+        nodes = self.carrier.nodes()
+        ask = [
+            site
+            for site in sorted(self.carrier.online())
+            if site not in self._said or self._said[site].state != "approved"
+        ]
+        if ask:
+            size = nbytes(state.weights)
+            proposal = Proposal(
+                run_id=self.order.id, study=self.study, run=self.order.run, code=code_digest(),
+                sites=len(nodes), bytes_down=size, bytes_up=size, seed=self.run.seeds[0],
+            )  # fmt: skip
+            self._proposals.ask(proposal, ask)
+        self._proposed_at = self.clock()
+
+    def _hear(self) -> None:
+        """Take note of what sites have said of the run meanwhile."""
+        for site, standing in self._proposals.come().items():
+            if self._said.get(site) != standing:
+                facts = {"state": standing.state, "code": standing.code}
+                self.note("standing", run=self.order.id, site=site, **facts)
+            self._said[site] = standing
+
+    def _round(self, sites: Sequence[str], state: ServerState) -> ServerState:
+        self._began_at = self._last_answer_at = self.clock()
+        self._stand(state, "training")
+        within = deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
+        absent = ABSENT_S
+        if self.run.federation.quorum == 1.0:
+            within, absent = self.run.federation.deadline_s, float("inf")
+
+        def ask(cohort: Sequence[str], task: Task) -> Iterator[Answer]:
+            yield from self.carrier.ask(cohort, task, within, absent)
+
+        study = Study(
+            run=self.run, text=self.order.run, seed=self.run.seeds[0], sites=sites, ask=ask,
+            save=self._save, observe=self._observe,
+        )  # fmt: skip
+        return one_round(study, state)
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            self.note("asked", run=self.order.id, round=event.round, sites=",".join(event.cohort))
+            self._live({site: {"round": event.round, "answered": False} for site in event.cohort})
+        elif isinstance(event, Answered):
+            record = event.record
+            facts = {"round": event.round, "site": record.site, "images": record.images}
+            self.note("answered", run=self.order.id, refused=record.refused, **facts)
+            if not record.refused:
+                self._last_answer_at = self.clock()
+            loss = record.metrics.get("loss")
+            self._live(
+                {record.site: {"answered": True, "refused": _told(record.refused), "loss": loss}}
+            )
+
+    def _live(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        standing = self.folder.standing
+        sites = {name: dict(site) for name, site in standing.sites.items()}
+        for site, change in changes.items():
+            sites[site] = {**sites.get(site, {}), **change}
+        self.folder.stand(replace(standing, sites=sites))
+
+    def _ask_anew(self, record: RoundRecord) -> None:
+        """Ask those sites what they think of the run that refused it and not the round."""
+        for site in record.sites:
+            if site.refused.startswith(FOR_NOW) and is_code(site.refused):
+                self._said.pop(site.site, None)
+
+    def _void(self, record: RoundRecord, state: ServerState) -> None:
+        self.note("void", run=self.order.id, round=record.round, why=record.void)
+        log.warning(
+            "round %d of %s: %s; it is held again", record.round, self.order.id, record.void
+        )
+        self._stand(state, "training", f"round {record.round} is held again: {record.void}")
+        self.pause(PROPOSE_EVERY_S)
+
+    def _save(self, state: ServerState) -> None:
+        keep = self.run.federation.keep_checkpoints
+        save_state(self.folder.path / "checkpoints", state, digest=self.order.digest, keep=keep)
+        record = state.records[-1]
+        self._note_closed(state)
+        pace = max(self._last_answer_at - self._began_at, 1e-3)
+        paces = (*self.folder.standing.paces_s, pace)[-20:]
+        left = self.run.federation.rounds - state.round
+        self._stand(
+            state,
+            "training",
+            paces_s=paces,
+            loss=record.loss,
+            eta_s=left * sum(paces) / len(paces),
+            bytes_up=sum(done.bytes_up for done in state.records),
+            bytes_down=sum(done.bytes_down for done in state.records),
+        )
+
+    def _note_closed(self, state: ServerState) -> None:
+        self.closed = state.round
+        joined = [site.site for site in state.records[-1].sites if not site.refused]
+        digest = weights_digest(state.weights)
+        facts = {"round": state.round, "weights": digest, "sites": ",".join(joined)}
+        self.note("closed", run=self.order.id, **facts)
+
+    def _stand(self, state: ServerState, name: Any, why: str = "", **more: Any) -> None:
+        old = self.folder.standing
+        sites = {site: dict(plain) for site, plain in old.sites.items()}
+        online = self.carrier.online()
+        for site in self.carrier.nodes():
+            said = self._said.get(site)
+            sites[site] = {
+                **sites.get(site, {}),
+                "standing": said.state if said else "waiting",
+                "code": said.code if said else "",
+                "images": said.images if said else 0,
+                "online": site in online,
+            }
+        since = old.since if old.state == name else f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        now = {"state": name, "why": why, "round": state.round, "sites": sites, "since": since}
+        new = replace(old, rounds=self.run.federation.rounds, **{**now, **more})
+        if new != old:
+            self.folder.stand(new)
+
+
+def _told(code: str) -> str:
+    return f"{code}: {sentence_of(code)}" if code else ""
+
+
+def _all_failed(record: RoundRecord, sites: Sequence[str]) -> bool:
+    """Return whether every site failed at the round, rather than be away or not take part now."""
+    passing = ("it did not answer in time", *FOR_NOW)
+    failed = [
+        site for site in record.sites if site.refused and not site.refused.startswith(passing)
+    ]
+    return len(failed) == len(sites)
+
+
+def _why_refused(record: RoundRecord) -> str:
+    reasons = sorted({f"{site.site}: {_told(site.refused)}" for site in record.sites})
+    return (
+        f"{REFUSED_ROUNDS} rounds in succession were refused by every site. {'; '.join(reasons)}. "
+        "The rounds before are saved; mend the cause and resume the run."
+    )

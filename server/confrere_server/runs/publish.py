@@ -1,0 +1,69 @@
+"""What a finished run leaves: the encoder, its card, its rounds, and a seal over all of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from confrere_common.augment.pipeline import PREPROCESSING
+from confrere_common.code import code_digest
+from confrere_common.family import Named
+from confrere_common.model import encoder_weights, input_of
+from confrere_common.release import Card, save_release
+from confrere_common.storage import atomic_write
+from confrere_server.membership.seal import seal
+from confrere_server.membership.workspace import Workspace
+from confrere_server.runs.queue import Folder
+from confrere_server.store import ServerState
+
+ENCODER = "encoder.safetensors"
+
+
+def publish(
+    workspace: Workspace, folder: Folder, state: ServerState, heads: Mapping[str, tuple[int, str]]
+) -> None:
+    """Write encoder, card, rounds and the sealed ``release.json`` of a finished run."""
+    order = folder.order
+    run = order.parsed()
+    channels, size = input_of(run)
+    encoder = Named(name=run.encoder.name, knobs=dict(run.encoder.knobs))
+    training = {
+        "study": workspace.config.study,
+        "run": order.id,
+        "digest": order.digest,
+        "code": code_digest(),
+        "rounds": state.round,
+        "method": run.method.name,
+        "warm_start": order.warm_start,
+        "sites": _sites(state),
+    }
+    card = Card(
+        encoder=encoder, channels=channels, size=size, preprocessing=PREPROCESSING,
+        training=training,
+    )  # fmt: skip
+    save_release(folder.path / ENCODER, encoder_weights(state.weights), card)
+    rounds = [{**record.as_dict(), "loss": record.loss} for record in state.records]
+    atomic_write(folder.path / "rounds.json", json.dumps(rounds, indent=1).encode())
+    names = (ENCODER, "encoder.json", "rounds.json")
+    files = {n: hashlib.sha256((folder.path / n).read_bytes()).hexdigest() for n in names}
+    length, head = workspace.chain().head()
+    release = {
+        **training,
+        "files": files,
+        "heads": {site: {"length": n, "head": h} for site, (n, h) in heads.items()},
+        "server_head": {"length": length, "head": head},
+    }
+    sealed = seal("release", release, workspace.signing_key())
+    atomic_write(folder.path / "release.json", sealed)
+
+
+def _sites(state: ServerState) -> list[dict[str, Any]]:
+    """Return each site's images and the rounds in which it had a part."""
+    sites: dict[str, dict[str, Any]] = {}
+    for record in state.records:
+        for site in record.sites:
+            if not site.refused:
+                known = sites.setdefault(site.site, {"site": site.site, "images": 0, "rounds": 0})
+                known["images"] = site.images
+                known["rounds"] += 1
+    return [sites[name] for name in sorted(sites)]

@@ -1,0 +1,1 @@
+"""What lies between rounds and sites: Flower's SuperLink, its edge to the outside, errands."""

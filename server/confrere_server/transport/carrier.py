@@ -1,0 +1,221 @@
+"""Tasks to sites and answers back over the SuperLink: sent, sent again when needed, in order.
+
+Answers wait in files until their turn, so a round's memory does not grow with its sites, and they
+are handed on in the order of the sites' names, so equal answers give equal weights, bit by bit,
+whichever came first.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from flwr.app import MessageType, RecordDict
+
+from confrere_common.errors import ExchangeError
+from confrere_common.exchange import Answer, Refusal, Task
+from confrere_common.proposal import Proposal, Standing
+from confrere_common.wire import (
+    proposal_records,
+    read_answer,
+    read_standing_records,
+    read_witness,
+    task_records,
+    with_witness,
+)
+from confrere_server.transport.superlink import SuperLink
+
+TICK_S = 0.1
+"""Pause between two looks at what has come."""
+
+ABSENT_S = 300.0
+"""A site that is gone for so long is not waited for, if the round can count without it."""
+
+Head = tuple[int, str]
+"""Length and head of an audit log."""
+
+
+class Halted(Exception):  # noqa: N818  (somebody asked for it)
+    """The operator asked to stop, or the server is going down."""
+
+
+@dataclass(kw_only=True)
+class Errand:
+    """A message that one site has not answered yet."""
+
+    node: int
+    message: str
+    since: str
+    """When the node last came online, as known when the message was sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carrier:
+    """The transport of one Flower run."""
+
+    link: SuperLink
+    run: int
+    name: str
+    """The coordinator's own id of the run, told with every message."""
+
+    nodes: Callable[[], Mapping[str, int]]
+    """Every active site's node; a site may come or be revoked while a round is on."""
+
+    halted: Callable[[], bool]
+    head: Callable[[], Head]
+    """The server's own audit head, told to every site as a witness."""
+
+    witness: Callable[[str, Head], None]
+    """Keeps what a site says of its audit log."""
+
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+    def online(self) -> set[str]:
+        """Return the sites that have been heard lately."""
+        nodes = self.nodes()
+        return {site for site, node in nodes.items() if self.link.presence(node).online}
+
+    def ask(
+        self, sites: Sequence[str], task: Task, within_s: float, absent_s: float = ABSENT_S
+    ) -> Iterator[Answer]:
+        """Yield each site's answer, in order of name; those that are silent in time are absent.
+
+        A site that has been gone for *absent_s* is silent before its time.
+        """
+        content = with_witness(task_records(task), *self.head())
+        waiting = Waiting(carrier=self, content=content, kind=MessageType.TRAIN, absent_s=absent_s)
+        ends = self.clock() + within_s
+        try:
+            waiting.send(sorted(sites))
+            for site in sorted(sites):
+                if waiting.wait_for(site, ends):
+                    found = waiting.take(site)
+                    yield _answer(found, site, task.round)
+                    # While the next answer is read, this one must already be gone.
+                    del found
+        finally:
+            waiting.forget()
+
+
+@dataclass(kw_only=True)
+class Proposals:
+    """What sites say of a run; nobody is waited for, so a site that hangs keeps no other up."""
+
+    carrier: Carrier
+    _out: "Waiting | None" = None
+
+    def ask(self, proposal: Proposal, sites: Sequence[str]) -> None:
+        """Ask those of *sites* that do not owe an answer already."""
+        content = with_witness(proposal_records(proposal), *self.carrier.head())
+        if self._out is None:
+            self._out = Waiting(carrier=self.carrier, content=content, kind="query")
+        self._out.content = content
+        self._out.send([site for site in sites if site not in self._out.out])
+
+    def come(self) -> dict[str, Standing]:
+        """Return what has come since the last time; what cannot be read is asked anew later."""
+        said: dict[str, Standing] = {}
+        for site, found in self._out.come() if self._out else ():
+            with suppress(ExchangeError):
+                if isinstance(found, RecordDict):
+                    standing = read_standing_records(found)
+                    said |= {site: standing} if standing.site == site else {}
+        return said
+
+
+@dataclass(kw_only=True)
+class Waiting:
+    """The messages of one question that are out."""
+
+    carrier: Carrier
+    content: RecordDict
+    kind: str
+    absent_s: float = ABSENT_S
+    out: dict[str, Errand] = field(default_factory=dict)
+    unsent: set[str] = field(default_factory=set)
+    _gone: dict[int, float] = field(default_factory=dict)
+    """Node -> since when it has been away."""
+
+    def send(self, sites: Sequence[str]) -> None:
+        """Send to *sites*; those whose node cannot take a message yet are tried again later."""
+        link, nodes = self.carrier.link, self.carrier.nodes()
+        due = {nodes[site]: site for site in sites if site in nodes}
+        since = {node: link.presence(node).since for node in due}
+        there = [node for node in due if since[node]]
+        sent = link.push(
+            self.carrier.run, there, self.content, kind=self.kind, group=self.carrier.name
+        )
+        for node, site in due.items():
+            if node in sent:
+                self.out[site] = Errand(node=node, message=sent[node], since=since[node])
+        self.unsent = (self.unsent | set(sites)) - set(self.out)
+
+    def wait_for(self, site: str, ends: float) -> bool:
+        """Return whether the site's answer is here, waiting until *ends*; Halted when told to."""
+        while not self._here(site):
+            if self.carrier.halted():
+                raise Halted
+            nodes = self.carrier.nodes()
+            if self.carrier.clock() >= ends or site not in nodes or self._absent(nodes[site]):
+                return False
+            self._send_again()
+            self.carrier.pause(TICK_S)
+        return True
+
+    def take(self, site: str) -> RecordDict | ExchangeError:
+        """Return the site's answer, or why it cannot be read."""
+        try:
+            found = self.carrier.link.take(self.out.pop(site).message)
+        except ExchangeError as fault:
+            return fault
+        self.carrier.witness(site, read_witness(found))
+        return found
+
+    def come(self) -> Iterator[tuple[str, RecordDict | ExchangeError]]:
+        """Yield the answers that are here, and ask those anew that lost the question."""
+        for site in [site for site in self.out if self._here(site)]:
+            yield site, self.take(site)
+        self._send_again()
+
+    def forget(self) -> None:
+        """Wait no longer for anybody."""
+        self.carrier.link.forget([errand.message for errand in self.out.values()])
+
+    def _absent(self, node: int) -> bool:
+        if self.carrier.link.presence(node).online:
+            self._gone.pop(node, None)
+            return False
+        now = self.carrier.clock()
+        return now - self._gone.setdefault(node, now) > self.absent_s
+
+    def _here(self, site: str) -> bool:
+        errand = self.out.get(site)
+        return errand is not None and self.carrier.link.arrived(errand.message)
+
+    def _send_again(self) -> None:
+        """Ask those anew that lost the question: they came back online after it was sent."""
+        link = self.carrier.link
+        lost = [
+            site
+            for site, errand in self.out.items()
+            if not link.arrived(errand.message)
+            and (now := link.presence(errand.node)).online
+            and now.since != errand.since
+        ]
+        link.forget([self.out.pop(site).message for site in lost])
+        if lost or self.unsent:
+            self.send([*lost, *self.unsent])
+
+
+def _answer(found: RecordDict | ExchangeError, site: str, number: int) -> Answer:
+    if isinstance(found, ExchangeError):
+        return Refusal(site=site, round=number, reason=str(found))
+    try:
+        answer = read_answer(found)
+    except ExchangeError:
+        return Refusal(site=site, round=number, reason="its answer is not of this version")
+    if answer.site != site:
+        return Refusal(site=site, round=number, reason="its answer names another site")
+    # It answers this very question: a site that could not read it does not know the round.
+    return replace(answer, round=number) if isinstance(answer, Refusal) else answer

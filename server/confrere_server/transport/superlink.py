@@ -1,0 +1,275 @@
+"""Flower's SuperLink inside the coordinator's process: the server's one file on its inner parts.
+
+Flower keeps runs, nodes and messages in memory here, and objects in files: nothing of it has to
+outlive the process, since the roster, the queue and the checkpoints are the coordinator's own
+files and Flower's state is made anew from them at every start. Flower's Control and Runtime APIs
+are never served: what the coordinator does, it does by calls in this process.
+
+Pinned to flwr 1.41. When the pin moves, ``tests/server/transport/test_superlink.py`` says what to
+look at.
+"""
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+from fastapi import FastAPI
+from flwr.app import Message, RecordDict
+from flwr.app.message.message import make_message, remove_content_from_message
+from flwr.app.metadata import Metadata
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.main import create_app
+
+from confrere_common.arrays import gathered, parts
+from confrere_common.errors import ExchangeError
+from confrere_common.heap import give_back_what_is_freed
+from confrere_server.transport.objects import ObjectFiles
+
+SWEEP_EVERY = 4 << 20
+"""Bytes that pass between two sweeps."""
+
+TTL_S = 7 * 24 * 3600.0
+"""How long Flower keeps a message: the round's own deadline ends it long before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """Whether a node is there, and since when without a break."""
+
+    online: bool
+    since: str
+
+
+class SuperLink:
+    """Nodes, messages and objects of one coordinator, and the ASGI app that nodes speak to."""
+
+    def __init__(self, objects: Path) -> None:
+        give_back_what_is_freed()
+        self._store = ObjectFiles(objects)
+        factory = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
+        factory.store_instance = self._store
+        link = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), factory)
+        # Any: the public interface of the state lacks the status that stands in for a ServerApp.
+        self._state: Any = link.state()
+        self._own: set[str] = set()
+        _take_orders_from(self._own, self._state)
+        self._lock = threading.Lock()
+        self.app = _app(link)
+
+    def register(self, node_key: bytes, name: str) -> int:
+        """Let the holder of *node_key* speak as node *name*; return its id, the same when known."""
+        with self._lock:
+            known: int | None = self._state.get_node_id_by_public_key(node_key)
+            if known is not None:
+                return known
+            made: int = self._state.create_node(
+                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, 0, name=name
+            )
+            return made
+
+    def presence(self, node: int) -> Presence:
+        """Return whether *node* has been heard lately."""
+        found = self._state.get_node_info(node_ids=[node])
+        if not found:
+            return Presence(online=False, since="")
+        return Presence(online=found[0].status == "online", since=found[0].last_activated_at or "")
+
+    def begin(self, bundle: bytes) -> int:
+        """Open a Flower run of *bundle* and return its id; it runs until ``end``."""
+        digest = self._state.store_fab(Fab(hash_str="", content=bundle, verifications={}))
+        run: int = self._state.create_run(
+            "confrere/confrere", "0", digest, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID,
+            TaskType.SERVER_APP,
+        )  # fmt: skip
+        task = self._state.get_run_info(run_ids=[run])[0].primary_task_id
+        # The rounds run in this very process: no ServerApp claims the task, so no token expires.
+        self._state.task_store[task].status.status = "running"
+        return run
+
+    def end(self, run: int) -> None:
+        """Close a Flower run: nodes are told that it no longer runs, its objects are removed."""
+        task = self._state.get_run_info(run_ids=[run])[0].primary_task_id
+        self._state.finish_task(task, SubStatus.COMPLETED, "")
+        self._state.delete_sessions_in_run(run)
+        self._state.delete_messages(self._state.get_message_ids_from_run_id(run))
+        self._store.delete_objects_in_run(run)
+
+    def push(
+        self, run: int, nodes: Iterable[int], content: RecordDict, *, kind: str, group: str
+    ) -> dict[int, str]:
+        """Send *content* to *nodes*, stored once for all; return node -> the message's id.
+
+        A node that is unknown has no id. Memory beside *content* is one array.
+        """
+        sent: dict[int, str] = {}
+        with no_object_id_recompute():
+            for node in nodes:
+                message = make_message(_envelope(run, node, kind, group), content)
+                name = message.object_id
+                message.metadata.__dict__["_message_id"] = name
+                if self._store_message(run, message):
+                    sent[node] = name
+        return sent
+
+    def _store_message(self, run: int, message: Message) -> bool:
+        session, name = self._state.start_session(run), message.metadata.message_id
+        tree = get_object_tree(message)
+        # First what it is made of: a node that asks just now must find all that it is told of.
+        missing = set(self._store.preregister(run, tree))
+        for part_name, part in parts(message):
+            if part_name in missing:
+                self._store.put(part_name, part.deflate())
+        self._own.add(name)
+        try:
+            stored, _ = self._state.store_message_and_object_tree(
+                remove_content_from_message(message), tree, session
+            )
+        finally:
+            self._own.discard(name)
+        if not stored:
+            self._store.delete(name)
+        return bool(stored)
+
+    def arrived(self, asked: str) -> bool:
+        """Return whether the answer to message *asked* lies here whole."""
+        reply = self._reply(asked)
+        return reply is not None and self._store.whole(reply.metadata.message_id)
+
+    def take(self, asked: str) -> RecordDict:
+        """Return the answer to message *asked* and remove both; memory is the answer's own.
+
+        ExchangeError when Flower's envelope holds something else than records.
+        """
+        reply = self._reply(asked)
+        if reply is None:
+            raise ExchangeError("there is no answer to that message")
+        try:
+            if reply.has_error():
+                raise ExchangeError("its app failed; see the site's own log")
+            name = reply.metadata.message_id
+            message = gathered(name, _Lazy(self._store).__getitem__)
+            if not isinstance(message, Message) or not message.has_content():
+                raise ExchangeError("its answer holds no records")
+            return message.content
+        except ExchangeError:
+            raise
+        except Exception as fault:  # foreign bytes make Flower's reader fail in any way
+            raise ExchangeError(f"its answer cannot be read: {type(fault).__name__}") from None
+        finally:
+            self.forget([asked])
+
+    def forget(self, asked: Iterable[str]) -> None:
+        """Remove messages, their answers and all their objects."""
+        for name in asked:
+            reply = self._reply(name)
+            self._state.delete_messages({name})
+            self._store.delete(name)
+            if reply is not None:
+                self._store.delete(reply.metadata.message_id)
+
+    def traffic(self, run: int) -> tuple[int, int]:
+        """Return the bytes that left for the nodes, and those that came, as Flower counts them."""
+        info = self._state.get_run_info(run_ids=[run])[0]
+        return info.bytes_sent, info.bytes_recv
+
+    def _reply(self, asked: str) -> Message | None:
+        with self._state.lock:
+            given = self._state.message_ins_id_to_message_res_id.get(asked)
+            found: Message | None = self._state.message_res_store.get(given)
+            return found
+
+
+class _Swept:
+    """Flower's app, and behind it a broom.
+
+    Starlette's middleware leaves every request, its body included, in a cycle of tracebacks, where
+    it would lie until the garbage collector comes by: hundreds of megabytes.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._passed = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let a request through."""
+
+        async def received() -> Any:
+            message = await receive()
+            self._passed += len(message.get("body", b""))
+            return message
+
+        async def sent(message: Any) -> None:
+            self._passed += len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, received, sent)
+        if self._passed >= SWEEP_EVERY:
+            self._passed = 0
+            gc.collect()
+
+
+class _Lazy(dict[str, bytes]):
+    """Object contents, read from the store when they are needed and not kept."""
+
+    def __init__(self, store: ObjectFiles) -> None:
+        super().__init__()
+        self._store = store
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._store.get(name) or b""
+
+    def __delitem__(self, name: str) -> None:
+        """Keep nothing, so remove nothing."""
+
+
+def _take_orders_from(own: set[str], state: Any) -> None:
+    """Let *state* store no question but those in *own*.
+
+    Flower takes one from any node that says it were the server: a site could so give orders to
+    another one, and fill the store with what nobody waits for.
+    """
+    store = state.store_message_ins
+
+    def guarded(message: Message) -> str | None:
+        stored: str | None = store(message) if message.metadata.message_id in own else None
+        return stored
+
+    state.store_message_ins = guarded
+
+
+def _envelope(run: int, node: int, kind: str, group: str) -> Metadata:
+    return Metadata(
+        run_id=run,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=node,
+        reply_to_message_id="",
+        group_id=group,
+        created_at=time.time(),
+        ttl=TTL_S,
+        message_type=kind,
+    )
+
+
+def _app(link: LinkStateFactory) -> FastAPI:
+    """Return Flower's app on our state; nodes register through the roster alone."""
+    app = create_app()
+    app.add_middleware(_Swept)
+    app.state.linkstate_factory = link
+    app.state.runtime_state_factory = link
+    app.state.enable_supernode_auth = True
+    return app

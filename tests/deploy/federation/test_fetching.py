@@ -1,0 +1,105 @@
+"""What a coordinator takes from a finished run, and what the logs say of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from loopback import make_workspace
+from served import federated
+
+from confrere_common.errors import ConfigError
+from confrere_common.model import build_model, shared_weights
+from confrere_common.pki.keys import signing_public
+from confrere_common.release import load_release
+from confrere_deploy.federation.fetching import checked, fetch, rows_of
+from confrere_server.membership.seal import unseal
+from confrere_server.membership.workspace import Workspace
+from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.runs.publish import publish
+from confrere_server.runs.queue import Folder, submit
+from confrere_server.store import ServerState, save_state
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "study")
+
+
+def finished(workspace: Workspace) -> Folder:
+    run = federated()
+    folder = submit(workspace.runs, run)
+    site = SiteRecord(site="north", images=9, metrics={"loss": 0.5})
+    record = RoundRecord(round=1, sites=(site,), bytes_up=1, bytes_down=1, seconds=1.0, void="")
+    weights = shared_weights(build_model(run, 0))
+    state = ServerState(round=1, weights=weights, step={}, records=(record,))
+    save_state(folder.path / "checkpoints", state, digest=folder.order.digest, keep=1)
+    publish(workspace, folder, state, {})
+    folder.stand(replace(folder.standing, state="done"))
+    return folder
+
+
+def test_what_is_fetched_can_be_loaded_and_checked_elsewhere(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = finished(workspace)
+
+    paths = fetch(workspace, folder, tmp_path / "out" / "deep")
+
+    assert all(path.parent == tmp_path / "out" / "deep" for path in paths)
+    there = {path.name: path for path in paths}
+    load_release(there["encoder.safetensors"])
+    key = signing_public(there["coordinator.pub"].read_bytes())
+    release = unseal("release", there["release.json"].read_bytes(), key)
+    assert release["run"] == folder.order.id
+    assert "signing.key" not in there
+
+
+@pytest.mark.parametrize("state", ["queued", "gathering", "training", "failed", "stopped"])
+def test_a_run_that_is_not_done_has_nothing_to_fetch(
+    workspace: Workspace, tmp_path: Path, state: str
+) -> None:
+    folder = submit(workspace.runs, federated())
+    folder.stand(replace(folder.standing, state=state))  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=f"it is {state}"):
+        fetch(workspace, folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_is_told_by_run(workspace: Workspace) -> None:
+    chain = workspace.chain()
+    chain.append("asked", run="one", round=1)
+    chain.append("asked", run="two", round=2)
+
+    assert len(rows_of(workspace.audit, "")) == 3
+    (row,) = rows_of(workspace.audit, "two")
+    assert row.endswith("round=2")
+    assert rows_of(workspace.audit.with_name("none"), "") == []
+
+
+def test_a_log_cannot_draw_on_the_terminal(workspace: Workspace) -> None:
+    workspace.chain().append("site head", run="one", head="\x1b]0;owned\x07\nall is well")
+
+    (row,) = rows_of(workspace.audit, "one")
+
+    assert row.isprintable()
+    assert "all is well" in row
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["rubbish", "[]", "{}", '{"facts": 3}', '{"facts": {}}', '{"facts": {}, "at": 3}', "\xff",
+     '{"facts": {}, "at": "x", "event": null}'],
+)  # fmt: skip
+def test_a_damaged_line_is_told_and_found(workspace: Workspace, line: str) -> None:
+    with workspace.audit.open("ab") as file:
+        file.write(line.encode("latin-1") + b"\n")
+
+    rows = rows_of(workspace.audit, "")
+
+    assert rows[-1] == "(a line that cannot be read; see audit verify)"
+    assert len(rows) == 2
+    key = workspace.signing_key().public_key()
+    assert checked(workspace.audit, key).faults
+    assert json.loads(workspace.audit.read_text(errors="replace").splitlines()[0])

@@ -1,0 +1,88 @@
+"""What keeps a run from being submitted is told at once, before a hospital sees it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+from served import federated
+
+from confrere_common.config import Run
+from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.family import Named
+from confrere_common.model import build_model, encoder_weights, input_of, shared_weights
+from confrere_common.release import Card, save_release
+from confrere_deploy.federation.submitting import must_be_federable, warm_weights
+
+FEDERABLE = federated()
+
+
+def released(run: Run, path: Path) -> dict[str, Any]:
+    weights = encoder_weights(shared_weights(build_model(run, 5)))
+    channels, size = input_of(run)
+    encoder = Named(name=run.encoder.name, knobs=dict(run.encoder.knobs))
+    card = Card(encoder=encoder, channels=channels, size=size, preprocessing={}, training={})
+    save_release(path, weights, card)
+    return weights
+
+
+def test_a_sound_run_may_be_submitted() -> None:
+    must_be_federable(FEDERABLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": (0, 1)}, "seeds: 2 are given"),
+        ({"data": replace(FEDERABLE.data, channels=None)}, "channels"),
+        ({"data": replace(FEDERABLE.data, dims=None)}, "dims"),
+        ({"data": replace(FEDERABLE.data, source=Named(name="phantom", knobs={}))}, "site"),
+        ({"method": Named(name="mae", knobs={}), "encoder": Named(name="resnet", knobs={})}, "vit"),
+        ({"encoder": Named(name="vit", knobs={"dim": 12, "heads": 5})}, "heads"),
+    ],
+)
+def test_what_keeps_a_run_back_is_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        must_be_federable(replace(FEDERABLE, **changes))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    data = replace(FEDERABLE.data, channels=None, source=Named(name="npz", knobs={"path": "x"}))
+
+    with pytest.raises(ConfigError) as caught:
+        must_be_federable(replace(FEDERABLE, seeds=(1, 2), data=data))
+
+    assert len(caught.value.faults) >= 3
+
+
+def test_a_fitting_release_is_what_the_encoder_starts_from(tmp_path: Path) -> None:
+    due = released(FEDERABLE, tmp_path / "encoder.safetensors")
+
+    found = load(warm_weights(FEDERABLE, tmp_path / "encoder.safetensors"))
+
+    assert found.keys() == due.keys()
+    assert all(torch.equal(found[name], due[name]) for name in due)
+    assert warm_weights(FEDERABLE, None) == b""
+
+
+def test_another_encoder_is_refused(tmp_path: Path) -> None:
+    other = replace(FEDERABLE, encoder=replace(FEDERABLE.encoder, knobs={
+        **FEDERABLE.encoder.knobs, "dim": 24,
+    }))  # fmt: skip
+    released(other, tmp_path / "encoder.safetensors")
+
+    with pytest.raises(ConfigError, match="another encoder than the run's"):
+        warm_weights(FEDERABLE, tmp_path / "encoder.safetensors")
+
+
+def test_a_damaged_release_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    with pytest.raises(CheckpointError):
+        warm_weights(FEDERABLE, path)
+    released(FEDERABLE, path)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    with pytest.raises(CheckpointError):
+        warm_weights(FEDERABLE, path)
