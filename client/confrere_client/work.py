@@ -19,7 +19,7 @@ from confrere_client.state import Keepsake
 from confrere_client.train import LocalState, Pixels, Place, Trained, Trainer, Watch
 from confrere_common.errors import ConfrereError, ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
-from confrere_common.log import reason
+from confrere_common.log import reason, without_text
 from confrere_common.secagg.messages import Reply, Request
 from confrere_common.weights import subtract
 
@@ -83,7 +83,7 @@ def _refusal(fault: Exception, round: int, desk: Desk) -> Refusal:
     if isinstance(fault, ConfrereError):
         log.warning("round %d refused: %s", round, reason(fault))
     else:
-        log.exception("round %d failed", round, exc_info=_without_text(fault))
+        log.exception("round %d failed", round, exc_info=without_text(fault))
     return Refusal(site=desk.site, round=round, reason=desk.say(fault))
 
 
@@ -129,8 +129,3 @@ def _privately(
 
 def _told(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in SENT if name in metrics}
-
-
-def _without_text(fault: Exception) -> Exception:
-    """Return an exception that shows where *fault* arose, without its text."""
-    return RuntimeError(type(fault).__name__).with_traceback(fault.__traceback__)

@@ -34,3 +34,8 @@ def reason(fault: BaseException) -> str:
     if isinstance(fault, SAYABLE):
         return str(fault)
     return f"{type(fault).__name__} (where it arose is in the site's own log)"
+
+
+def without_text(fault: BaseException) -> Exception:
+    """Return an exception that shows where *fault* arose, without its text."""
+    return RuntimeError(type(fault).__name__).with_traceback(fault.__traceback__)

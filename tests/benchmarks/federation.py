@@ -31,7 +31,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 PARTS = ("common", "server", "client", "deploy")
 CLIENTS = 3
 MOST_MODELS = 3.0
@@ -40,14 +41,13 @@ FROZEN = "CONFRERE_BENCHMARK_FROZEN"
 
 def freeze_and_run() -> int:
     """Run this script anew on a copy of the sources: a site works with the server's code only."""
-    from federation_ours import frozen_path
-
     with tempfile.TemporaryDirectory(prefix="frozen-") as folder:
         for part in PARTS:
             ignored = shutil.ignore_patterns("__pycache__", "*.md")
             shutil.copytree(ROOT / part, Path(folder) / part, ignore=ignored)
+        path = os.pathsep.join([*(f"{folder}/{part}" for part in PARTS), str(HERE)])
         one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", FROZEN: "1"}
-        quiet = {**os.environ, **one, "PYTHONPATH": frozen_path(Path(folder))}
+        quiet = {**os.environ, **one, "PYTHONPATH": path}
         command = [sys.executable, __file__, *sys.argv[1:]]
         alone = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
         if own_network():

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -172,9 +171,3 @@ def wait(true: Callable[[], bool], within_s: float, what: str) -> None:
         if time.monotonic() > ends:
             raise SystemExit(f"not within {within_s:.0f} s: {what}")
         time.sleep(0.05)
-
-
-def frozen_path(snapshot: Path) -> str:
-    """Return PYTHONPATH for a copy of the product's roots, and for these scripts."""
-    parts = [str(snapshot / part) for part in ("common", "server", "client", "deploy")]
-    return os.pathsep.join([*parts, str(HERE)])

@@ -20,8 +20,8 @@ import torch
 from confrere_client.daemon import worker
 from confrere_client.daemon.errand import Errand, read_spooled
 from confrere_client.daemon.hands import Hands, Said
+from confrere_client.daemon.loop import Daemon
 from confrere_client.daemon.outbox import Outbox
-from confrere_client.daemon.start import Daemon
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.exchange import Task, Update
 from confrere_common.log import start_logging

@@ -22,7 +22,7 @@ from PIL import Image
 from served import Folders, enrolled, federated, make_study, served, until
 
 from confrere_client.daemon.fleet import Line
-from confrere_client.daemon.start import Daemon
+from confrere_client.daemon.loop import Daemon
 from confrere_client.hospital.plans import decide, list_plans
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder

@@ -38,7 +38,7 @@ from confrere_common.codes import code_of
 from confrere_common.config import Run
 from confrere_common.exchange import Task, Update
 from confrere_common.loading import COMMON_FAMILIES, digest, dump, parse_run
-from confrere_common.log import start_logging
+from confrere_common.log import start_logging, without_text
 from confrere_common.privacy.accounting import Budget
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Worker:
             try:
                 self.carry_out(plain)
             except Exception as fault:  # the boundary: the parent learns a code
-                log.exception("an errand failed")
+                log.exception("an errand failed", exc_info=without_text(fault))
                 self.tell(errand=plain.get("key"), refused=_code(fault))
 
     def carry_out(self, plain: dict[str, Any]) -> None:

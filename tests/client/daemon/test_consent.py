@@ -19,7 +19,7 @@ from served import federated
 
 from confrere_client.daemon.fleet import Incoming, Metadata, ObjectTree, make_message
 from confrere_client.daemon.hands import Hands
-from confrere_client.daemon.start import Daemon
+from confrere_client.daemon.loop import Daemon
 from confrere_client.hospital.join import join
 from confrere_client.hospital.plans import decide
 from confrere_client.hospital.registry import add

@@ -19,7 +19,8 @@ from confrere_common.errors import ExchangeError
 from confrere_server.transport.superlink import SuperLink
 
 ADVICE = (
-    "flwr's pin has moved, or what lies under it. Read server/confrere_server/transport/{superlink,objects}"
+    "flwr's pin has moved, or what lies under it. Read "
+    "server/confrere_server/transport/{superlink,objects}"
     ".py beside the new flwr's server/superlink/linkstate, superlink/servicer/fleet and supercore/"
     "{inflatable,object_store}; run tests/server/transport/test_superlink.py, tests/client/daemon/"
     "test_fleet.py and tests/deploy/test_attackers.py, which hold all that is relied on; then move "
