@@ -54,6 +54,7 @@ def write(folder: Path, seed: int, budget: Budget) -> None:
         try:
             paid = ledger_in(folder).charge(spend(chance.randrange(5)), budget)
         except PrivacyError as fault:
+            os.write(2, f"{fault}\n".encode())
             os._exit(SPENT if fault.code == "budget-spent" else 8)
         os.write(out, f"{paid.digest}\n".encode())
 

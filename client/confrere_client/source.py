@@ -40,6 +40,11 @@ class Record:
     label: str = ""
     """Class name, empty when unlabelled."""
 
+    @property
+    def patient_known(self) -> bool:
+        """Say whether the source names the patient: an image of its own name's patient does not."""
+        return self.patient != self.name
+
 
 class Source(ABC):
     """Lists the images of one place. Built as ``Source(config, folder)``.

@@ -47,6 +47,9 @@ class Desk:
     leave: Callable[[Mapping[str, float]], Mapping[str, float]] = dict
     """Which of the figures in ``SENT`` leave, and how: a hospital's policy decides."""
 
+    enrolled: int | None = None
+    """Images that the site enrolled with, which is what it counts for; absent: those it has."""
+
     account: Account | None = None
     """What pays for private runs; without it they are refused."""
 
@@ -110,7 +113,7 @@ def _train(task: Task, desk: Desk) -> Update:
         site=desk.site,
         round=task.round,
         delta=subtract(trained.weights, task.weights),
-        images=len(desk.images),
+        images=desk.enrolled or len(desk.images),
         metrics=desk.leave(_told(trained.metrics)),
     )
 

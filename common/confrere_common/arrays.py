@@ -10,6 +10,7 @@ Pinned to flwr 1.41. When the pin moves, ``tests/common/test_arrays.py`` says wh
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -32,6 +33,12 @@ NUMPY = "numpy.ndarray"
 
 PIECE = 2 << 20
 """Bytes of a piece: a server holds several of them for each site that sends or reads."""
+
+SLACK = 1 << 20
+"""Bytes that a message may take beside its arrays."""
+
+MOST_BYTES = 4 << 30
+"""Bytes of the largest message that is read where nobody knows how large it must be."""
 
 HEAD_ENDS = b"\0"
 """What Flower writes between an object's head and its body."""
@@ -99,35 +106,75 @@ def parts(whole: InflatableObject) -> Iterator[tuple[str, InflatableObject]]:
     yield whole.object_id, whole
 
 
-def gathered(
-    name: str, get: Callable[[str], bytes], known: dict[str, InflatableObject] | None = None
-) -> InflatableObject:
+def most_bytes(size: int) -> int:
+    """Return the bytes that an honest message with arrays of *size* bytes never exceeds."""
+    return size + size // 10 + SLACK
+
+
+def gathered(name: str, get: Callable[[str], bytes], at_most: int = MOST_BYTES) -> InflatableObject:
     """Return the object *name*, asking *get* for the bytes of each part when it is needed.
 
-    An array's pieces are read into its own memory one by one. Any exception when they are no such
-    object: foreign bytes make Flower's reader fail in any way.
+    An array's pieces are read into its own memory one by one. ExchangeError when all of it takes
+    more than *at_most* bytes, which a few small parts can by naming each other often; any exception
+    when they are no such object: foreign bytes make Flower's reader fail in any way.
     """
-    known = {} if known is None else known
-    if name in known:
-        return known[name]
-    content = get(name)
-    kind, below, _ = get_object_head_values_from_object_content(content)
-    if kind == Array.__qualname__:
-        known[name] = _array(content, below, get)
-        return known[name]
-    children = {child: gathered(child, get, known) for child in below}
-    if kind == ArrayRecord.__qualname__:
-        names = json.loads(get_object_body(content, ArrayRecord))
-        known[name] = record({key: children[child] for key, child in names.items()})
-    else:
-        known[name] = inflatable_class_registry[kind].inflate(content, children=children)
-    return known[name]
+    return _Reading(get=get, at_most=at_most).object(name)
+
+
+@dataclass(kw_only=True)
+class _Reading:
+    """One message as it is read: what it has taken so far, and the parts that are known."""
+
+    get: Callable[[str], bytes]
+    at_most: int
+    taken: int = 0
+    known: dict[str, InflatableObject] = field(default_factory=dict)
+
+    def object(self, name: str) -> InflatableObject:
+        """Return an object, read once however often it is named."""
+        if name not in self.known:
+            self.known[name] = self._read(self._content(name))
+        return self.known[name]
+
+    def _read(self, content: bytes) -> InflatableObject:
+        kind, below, _ = get_object_head_values_from_object_content(content)
+        if kind == Array.__qualname__:
+            return _array(content, below, self._content)
+        children = {child: self.object(child) for child in below}
+        if kind == ArrayRecord.__qualname__:
+            return self._record(json.loads(get_object_body(content, ArrayRecord)), children)
+        found: InflatableObject = inflatable_class_registry[kind].inflate(
+            content, children=children
+        )
+        return found
+
+    def _record(self, names: Mapping[str, str], children: Mapping[str, Any]) -> ArrayRecord:
+        seen: set[str] = set()
+        for child in names.values():
+            if child in seen:  # one array under two names becomes two tensors
+                self._take(len(children[child].data))
+            seen.add(child)
+        return record({key: children[child] for key, child in names.items()})
+
+    def _content(self, name: str) -> bytes:
+        content = self.get(name)
+        self._take(len(content))
+        return content
+
+    def _take(self, size: int) -> None:
+        self.taken += size
+        if self.taken > self.at_most:
+            raise ExchangeError(f"it takes more than {self.at_most} bytes, and is not read")
 
 
 def _array(content: bytes, below: Sequence[str], get: Callable[[str], bytes]) -> Array:
     said = json.loads(get_object_body(content, Array))
+    numbers = said["arraychunk_ids"]
+    # A piece of zeros may honestly stand in an array many times; it lies below it once.
+    if not all(type(one) is int for one in numbers) or {*numbers} != {*range(len(below))}:
+        raise ExchangeError("an array names other pieces than it came with")
     data = bytearray()
-    for number in said["arraychunk_ids"]:
+    for number in numbers:
         piece = get(below[number])
         kind, grandchildren, _ = get_object_head_values_from_object_content(piece)
         if kind != ArrayChunk.__qualname__ or grandchildren:

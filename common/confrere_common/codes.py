@@ -33,6 +33,7 @@ CODES: Mapping[str, str] = {
     "policy-secure-aggregation": "The hospital's policy demands secure aggregation.",
     "not-approved": "Nobody at the hospital has approved the plan yet.",
     "denied": "The hospital has denied the plan.",
+    "too-often": "The round was asked for from other weights, more often than a crash explains.",
     "paused": "The hospital has paused its daemon.",
     "other-code": "The hospital has another version of confrere installed than the run asks for.",
     "other-plan": "Another plan came under this run's id before: submit it under a new id.",

@@ -19,8 +19,8 @@ class Limits:
     """Longest update that is let in, as its Euclidean norm; absent means no fixed limit."""
 
     norm_ratio: Annotated[float, Field(gt=1)] | None = 30.0
-    """An update is left out when it is so many times longer than those of the last rounds: the
-    median of all, or the site's own last, whichever is longer. Absent means never."""
+    """An update is left out when it is so many times longer than the median of the last rounds;
+    the first round has no such limit. Absent means never."""
 
     clip_ratio: Annotated[float, Field(gt=0)] | None = None
     """Updates are shortened to so many times the median length of the last rounds (clipped mean);

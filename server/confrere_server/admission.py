@@ -33,9 +33,6 @@ class Repute:
     lengths: tuple[float, ...] = ()
     """Median length of the admitted updates of the last rounds, newest last."""
 
-    last: Mapping[str, float] = field(default_factory=dict)
-    """Site -> length of its last admitted update."""
-
     offences: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Site -> rounds in which its update was left out, of the last ten."""
 
@@ -46,7 +43,6 @@ class Repute:
         """Return plain values that JSON can hold."""
         return {
             "lengths": list(self.lengths),
-            "last": dict(self.last),
             "offences": {site: list(rounds) for site, rounds in self.offences.items()},
             "suspended": list(self.suspended),
         }
@@ -56,7 +52,6 @@ def read_repute(plain: Mapping[str, Any]) -> Repute:
     """Return the repute that ``as_dict`` wrote."""
     return Repute(
         lengths=tuple(plain["lengths"]),
-        last=dict(plain["last"]),
         offences={site: tuple(rounds) for site, rounds in plain["offences"].items()},
         suspended=tuple(plain["suspended"]),
     )
@@ -106,7 +101,7 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
             f"it tells {len(update.metrics)} figures; at most {FIGURES_AT_MOST} are read"
         )
     length = length_of(update.delta)
-    _must_be_short(update.site, length, gate)
+    _must_be_short(length, gate)
     bound = clip_bound(gate.repute, gate.limits)
     if bound is not None and length > bound:
         update = replace(update, delta=scale(update.delta, bound / length))
@@ -131,7 +126,12 @@ def _must_weigh(update: Update, enrolled: Mapping[str, int]) -> None:
         raise ExchangeError(f"it names {images} images; it enrolled with {due}")
 
 
-def _must_be_short(site: str, length: float, gate: Gate) -> None:
+def _must_be_short(length: float, gate: Gate) -> None:
+    """Refuse an update that is far longer than was usual in the last rounds.
+
+    A site's own last length widens nothing: it could be made longer round by round. The first
+    round has no bound unless ``norm`` is set, since nothing is usual yet.
+    """
     limits, repute = gate.limits, gate.repute
     if limits.norm is not None and length > limits.norm:
         raise ExchangeError(
@@ -140,7 +140,7 @@ def _must_be_short(site: str, length: float, gate: Gate) -> None:
     usual = usual_length(repute)
     if limits.norm_ratio is None or usual is None:
         return
-    bound = limits.norm_ratio * max(usual, repute.last.get(site, 0.0))
+    bound = limits.norm_ratio * usual
     if length > bound:
         raise ExchangeError(
             f"its length is {length:.3g}; updates of the last rounds were about {usual:.3g}, and "
@@ -182,7 +182,6 @@ def after_round(repute: Repute, verdicts: Iterable[Verdict], number: int, limits
     lengths = (*repute.lengths, median(moved)) if moved else repute.lengths
     return Repute(
         lengths=lengths[-ROUNDS_LOOKED_BACK:],
-        last={**repute.last, **admitted},
         offences={site: rounds for site, rounds in offences.items() if rounds},
         suspended=tuple(sorted({*repute.suspended, *often})),
     )

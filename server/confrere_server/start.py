@@ -39,7 +39,7 @@ LOOK_EVERY_S = 1.0
 """How often the queue and the roster are looked at."""
 
 RENEW_EVERY_S = 3600.0
-"""How often the server's certificate is looked at."""
+"""How often it is looked whether the server's certificate is due."""
 
 
 @dataclass(kw_only=True)
@@ -212,7 +212,8 @@ async def _serve(server: Server, grace_s: float) -> None:
     conducting = threading.Thread(target=server.conduct_all, name="conductor", daemon=True)
     _on_signals(server, public)
     conducting.start()
-    keeping = asyncio.create_task(_keep(server, config, health, public, conducting))
+    tls = config.ssl or _tls(server.workspace)
+    keeping = asyncio.create_task(_keep(server.workspace, tls, health, public, conducting))
     try:
         await public.serve()
     finally:
@@ -246,24 +247,55 @@ def _on_signals(server: Server, public: uvicorn.Server) -> None:
 
 
 async def _keep(
-    server: Server,
-    config: uvicorn.Config,
-    health: "Health",
+    workspace: Workspace,
+    tls: SSLContext,
+    health: Health,
     public: uvicorn.Server,
     conducting: threading.Thread,
 ) -> None:
-    """Say how the server is, and renew its certificate in time."""
+    """Say how the server is, and renew its certificate in time; no fault ends it."""
+    shown = Shown(workspace=workspace, tls=tls)
     due = 0.0
     while True:
         health.say(serving=public.started and conducting.is_alive())
         due += LOOK_EVERY_S
-        if due >= RENEW_EVERY_S:
-            due = 0.0
-            if await asyncio.to_thread(renew_server, server.workspace) and config.ssl:
-                config.ssl.load_cert_chain(
-                    server.workspace.server_chain, server.workspace.server_key
-                )
+        try:
+            if due >= RENEW_EVERY_S:
+                due = 0.0
+                await asyncio.to_thread(renew_server, workspace)
+            shown.look()
+        except Exception:  # a full disk, a missing key: the certificate is good for weeks yet
+            log.exception("the server's certificate could not be renewed or read again")
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+@dataclass(kw_only=True)
+class Shown:
+    """The certificate that the public port shows and the roots that it trusts, as on the disk.
+
+    A root that is trusted no more is forgotten at the next start alone: OpenSSL only adds.
+    """
+
+    workspace: Workspace
+    tls: SSLContext
+    _seen: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._seen = self._marks()
+
+    def look(self) -> bool:
+        """Read both anew if either file has changed, whoever changed it; say whether."""
+        marks = self._marks()
+        if marks == self._seen:
+            return False
+        self.tls.load_cert_chain(self.workspace.server_chain, self.workspace.server_key)
+        self.tls.load_verify_locations(self.workspace.root)
+        self._seen = marks  # only now: what could not be read is tried again
+        return True
+
+    def _marks(self) -> tuple[int, ...]:
+        found = [path.stat() for path in (self.workspace.server_chain, self.workspace.root)]
+        return tuple(mark for one in found for mark in (one.st_mtime_ns, one.st_ino))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ A contract with Flower's inner parts, pinned to flwr 1.41. When the pin moves, c
 ``app/message/{array,arraychunk,arrayrecord}.py`` and ``supercore/inflatable``.
 """
 
+import json
 import pickle
 import tracemalloc
 
@@ -24,7 +25,15 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from torch import Tensor
 
-from confrere_common.arrays import PIECE, TensorArray, gathered, parts, record
+from confrere_common.arrays import (
+    HEAD_ENDS,
+    PIECE,
+    TensorArray,
+    gathered,
+    most_bytes,
+    parts,
+    record,
+)
 from confrere_common.errors import ExchangeError
 
 MIB = 2**20
@@ -155,3 +164,67 @@ def test_a_part_that_stands_in_many_places_is_read_once() -> None:
     gathered(records.object_id, get)
 
     assert len(asked) == len(set(asked))
+
+
+def array_in(sent: dict[str, bytes]) -> tuple[str, bytes]:
+    return next((name, one) for name, one in sent.items() if one.startswith(b"Array "))
+
+
+def renamed(sent: dict[str, bytes], array: str, body: object) -> dict[str, bytes]:
+    """Return *sent* with another body in the one array, whose head stays."""
+    head = sent[array].split(HEAD_ENDS)[0].split(b" ")
+    content = json.dumps(body).encode()
+    head[-1] = str(len(content)).encode()
+    return {**sent, array: b" ".join(head) + HEAD_ENDS + content}
+
+
+def body_of(content: bytes) -> dict[str, object]:
+    return dict(json.loads(content.split(HEAD_ENDS, 1)[1]))
+
+
+def test_a_piece_that_is_named_a_million_times_is_not_read_so_often() -> None:
+    records = said(w=torch.rand(500_000))
+    sent = contents(records)
+    name, array = array_in(sent)
+    forged = renamed(sent, name, {**body_of(array), "arraychunk_ids": [0] * 1_000_000})
+    asked: list[str] = []
+
+    def get(part: str) -> bytes:
+        asked.append(part)
+        return forged[part]
+
+    with pytest.raises(ExchangeError, match="more than 20000000 bytes"):
+        gathered(records.object_id, get, 20_000_000)
+    assert len(asked) < 20
+
+
+@pytest.mark.parametrize("numbers", [[], [1], [-1], [0, 1], [True], [0.0], ["0"]])
+def test_an_array_that_names_other_pieces_than_its_own_is_refused(numbers: list[object]) -> None:
+    sent = contents(said(w=TENSORS["a number"]))
+    name, array = array_in(sent)
+    forged = renamed(sent, name, {**body_of(array), "arraychunk_ids": numbers})
+
+    with pytest.raises(ExchangeError, match="other pieces"):
+        gathered(name, forged.__getitem__)
+
+
+def test_one_array_under_many_names_counts_as_often() -> None:
+    tensor = torch.rand(MIB // 4)
+    shared = TensorArray(tensor)
+    records = RecordDict({"weights": record({f"w{number}": shared for number in range(50)})})
+
+    with pytest.raises(ExchangeError, match="more than"):
+        gathered(records.object_id, contents(records).__getitem__, 10 * MIB)
+
+
+@pytest.mark.parametrize("sizes", [[3 * PIECE], [1] * 300, [0], [PIECE // 4, PIECE // 4]])
+def test_an_honest_message_fits_its_budget_equal_pieces_and_all(sizes: list[int]) -> None:
+    tensors = {f"w{number}": torch.zeros(size) for number, size in enumerate(sizes)}
+    records = said(**tensors)
+
+    found = gathered(records.object_id, contents(records).__getitem__, most_bytes(4 * sum(sizes)))
+
+    assert isinstance(found, RecordDict)
+    assert {name: one.numpy().size for name, one in found["weights"].items()} == {
+        name: tensor.numel() for name, tensor in tensors.items()
+    }

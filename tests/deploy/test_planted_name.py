@@ -188,7 +188,8 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
         **{path.name: path.read_bytes() for path in (tmp_path / "fetched").iterdir()},
     }
     # Else it proves nothing: the name is at the site, an update crossed, and faults were met.
-    assert found_in((site.folder / "worker.log").read_bytes())
+    assert found_in((site.folder / "data.yaml").read_bytes())
+    assert not found_in((site.folder / "worker.log").read_bytes())
     assert sum(map(len, tape.edge)) > 10_000
     assert everywhere["the edge"].count(b"NUMPY") > 1
     assert {where: how for where, content in everywhere.items() if (how := found_in(content))} == {}

@@ -226,17 +226,20 @@ def test_a_long_update_is_shortened_to_the_bound_of_earlier_rounds() -> None:
     assert all(torch.equal(one.delta[name], before[name]) for name in before)
 
 
-def test_a_large_site_s_own_last_update_counts_for_its_limit() -> None:
-    one = update("large")
-    limits = Limits(norm_ratio=2.0)
-    small = Repute(lengths=(0.001,))
+def test_no_site_widens_its_own_limit_round_by_round() -> None:
+    limits, repute, longest = Limits(norm_ratio=2.0), Repute(lengths=(1.0,)), 0.0
 
-    stranger = judged(one, Gate(template=TEMPLATE, limits=limits, repute=small))
-    known = replace(small, last={"large": 0.06})
-    itself = judged(one, Gate(template=TEMPLATE, limits=limits, repute=known))
+    for number in range(1, 6):  # 1.9 times as long as its last, every round
+        sound = [Verdict(site=name, length=1.0) for name in ("a", "b")]
+        gate = Gate(template=TEMPLATE, limits=limits, repute=repute)
+        delta = {"w": torch.zeros(6, 5), "b": torch.zeros(7)}
+        delta["w"][0, 0] = 1.9**number
+        bad = judged(update("bad", delta=delta), gate)
+        longest = max(longest, bad.length)
+        repute = after_round(repute, [*sound, bad], number, limits)
 
-    assert "updates of the last rounds were about 0.001" in stranger.fault
-    assert itself.fault == ""
+    assert longest < 2.0
+    assert repute.suspended == ("bad",)
 
 
 def test_without_a_round_before_no_length_is_compared() -> None:
@@ -291,7 +294,6 @@ def test_lengths_are_those_of_admitted_updates_of_the_last_rounds() -> None:
         repute = after_round(repute, told, number, Limits(offences=99))
 
     assert repute.lengths == tuple(float(number) for number in range(5, 15))
-    assert repute.last == {"a": 14.0, "b": 14.0}
 
 
 def test_a_round_without_updates_changes_no_length() -> None:

@@ -1,10 +1,14 @@
-"""A message can be seen only when all of it is there."""
+"""A message can be seen only when all of it is there; and how nodes' calls are answered."""
 
 from pathlib import Path
 
+import httpx
 import pytest
+from flwr.proto.message_pb2 import PullObjectRequest
+from flwr.proto.node_pb2 import Node
 from wired import Wire, model
 
+from confrere_server.transport import superlink
 from confrere_server.transport.objects import ObjectFiles
 
 
@@ -38,3 +42,29 @@ def test_nothing_is_kept_for_a_node_that_nobody_knows(tmp_path: Path) -> None:
 
     assert sent == {}
     assert wire.files == []
+
+
+@pytest.mark.parametrize("stranger", [False, True])
+def test_the_short_way_says_what_flowers_own_app_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stranger: bool
+) -> None:
+    wire = Wire(tmp_path / "objects")
+    node, line = wire.node()
+    _, other = wire.node()
+    asked = wire.ask(node, content=model(1))[node]
+    request = PullObjectRequest(node=Node(node_id=node), run_id=wire.run, object_id=asked)
+    client = (other if stranger else line)._client
+
+    def said() -> tuple[int, bytes]:
+        try:
+            return 200, client.PullObject(request).SerializeToString()
+        except httpx.HTTPStatusError as fault:
+            return fault.response.status_code, fault.response.content
+
+    short = said()
+    with monkeypatch.context() as patch:
+        patch.setattr(superlink, "SHORT", {})
+        long = said()
+
+    assert short == long
+    assert short[0] == (401 if stranger else 200)

@@ -8,9 +8,15 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from confrere_common.code import code_digest
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Task
+from confrere_common.storage import atomic_write
 from confrere_common.weights import weights_digest
+
+TRIES = 3
+"""Different weights from which one round is trained: a server that lost its last checkpoint to a
+crash begins the round anew from others, and does so rarely."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,8 @@ class Errand:
     run_id: str
     round: int
     path: Path
+    code: str
+    """Digest of the code that was approved: an installation may change under a running daemon."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for the worker's line of JSON."""
@@ -43,7 +51,28 @@ def spool(folder: Path, run_id: str, task: Task, key: str) -> Errand:
     path = folder / f"{key}.task"
     said = json.dumps({"run": task.run, "round": task.round, "seed": task.seed})
     save_file(dict(task.weights), path, metadata={"task": said})
-    return Errand(key=key, run_id=run_id, round=task.round, path=path)
+    return Errand(key=key, run_id=run_id, round=task.round, path=path, code=code_digest())
+
+
+def may_begin(folder: Path, round: int, key: str) -> bool:
+    """Note that an errand begins; False when the round was begun with other weights too often.
+
+    An approval is for so many rounds: a coordinator that asks for one again and again, each time
+    from other weights, would get as many updates as it likes.
+    """
+    path = folder / "begun.json"
+    try:
+        begun: dict[str, list[str]] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        begun = {}
+    keys = begun.setdefault(str(round), [])
+    if key in keys:
+        return True
+    if len(keys) >= TRIES:
+        return False
+    keys.append(key)
+    atomic_write(path, json.dumps(begun).encode())
+    return True
 
 
 def read_spooled(path: Path) -> Task:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from confrere_client.daemon.errand import Errand, errand_key, spool
+from confrere_client.daemon.errand import Errand, errand_key, may_begin, spool
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.outbox import Outbox
@@ -67,6 +67,12 @@ UNASKED_S = 300.0
 """A round that nobody has asked for since the line came back is given up after so long."""
 
 
+class PolicyUnreadable(ConfigError):  # noqa: N818  (the code says it better)
+    """The hospital's policy has faults, so nothing of it is guessed."""
+
+    code = "policy-unreadable"
+
+
 @dataclass(kw_only=True)
 class Daemon:
     """One site at work."""
@@ -79,6 +85,9 @@ class Daemon:
     _connected_at: float = 0.0
     _told: Mapping[str, Any] = field(default_factory=dict)
     _connected: bool = False
+    _worker_under: tuple[bytes, ...] = ()
+    """Policy and data sets as they were when the worker was started."""
+
     _witnessed: tuple[int, str] = (0, "")
 
     @cached_property
@@ -101,7 +110,7 @@ class Daemon:
         try:
             while not self.stop.is_set():
                 try:
-                    renew_if_due(self.site.folder)
+                    self._renew()
                     with self._line() as line:
                         self._serve(line)
                 except Exception as fault:  # whatever it was, a hospital's daemon goes on
@@ -117,6 +126,12 @@ class Daemon:
         finally:
             self.hands.drop()
             self._tell(connected=False, stopped=True)
+
+    def _renew(self) -> None:
+        try:
+            renew_if_due(self.site.folder)
+        except (ConfrereError, OSError) as fault:  # the present certificate may be good for weeks
+            log.warning("the certificate could not be renewed: %s", reason(fault))
 
     def _line(self) -> Line:
         self.site = site = open_site(self.site.folder)  # the server may have moved
@@ -214,6 +229,10 @@ class Daemon:
         if said.state != "approved":
             self._refuse(line, incoming, task.round, said.code)
             return
+        if not 1 <= task.round <= run_of(plan.proposal).federation.rounds:
+            # What was approved ends with its last round.
+            self._refuse(line, incoming, task.round, "not-approved")
+            return
         # Counted, not believed: the proposal's figures are the coordinator's word.
         if 2 * nbytes(task.weights) > self._policy().max_bytes_per_round:
             self._refuse(line, incoming, task.round, "policy-bytes")
@@ -223,11 +242,16 @@ class Daemon:
         if self.hands.errand is not None and self.hands.errand.key == key:
             log.info("round %d was asked for again; it is under way", task.round)
         elif not self._send(line, plan.proposal.run_id, key):
-            self._train(plan, task, key)
+            self._train(line, incoming, plan, task, key)
 
-    def _train(self, plan: Plan, task: Task, key: str) -> None:
+    def _train(self, line: Line, incoming: Incoming, plan: Plan, task: Task, key: str) -> None:
+        if not may_begin(self.site.runs / plan.proposal.run_id, task.round, key):
+            self._waiting = None
+            self._refuse(line, incoming, task.round, "too-often")
+            return
         errand = spool(self.site.folder / "spool", plan.proposal.run_id, task, key)
         self._chain.append("round begun", run=plan.proposal.run_id, round=task.round)
+        self._renew_worker()
         self.hands.give(errand, 60 * self._policy().max_round_minutes)
         self._asked_run = time.monotonic()
 
@@ -254,8 +278,9 @@ class Daemon:
     def _ended(self, line: Line, errand: Errand, said: Mapping[str, Any]) -> None:
         if self._waiting is None:
             return  # it lies in the outbox until it is asked for again
-        if "refused" in said:
-            self._give_up(line, errand.round, str(said["refused"]))
+        code = str(said["refused"]) if "refused" in said else self._against(errand)
+        if code:  # a no that came while the last steps were trained holds as well
+            self._give_up(line, errand.round, code)
         elif not self._send(line, errand.run_id, errand.key):
             self._give_up(line, errand.round, "internal")
 
@@ -338,7 +363,19 @@ class Daemon:
             self._chain.append("server head", length=head[0], head=head[1])
 
     def _policy(self) -> Policy:
-        return read_policy(self.site.policy)
+        try:
+            return read_policy(self.site.policy)
+        except ConfigError as fault:
+            raise PolicyUnreadable(fault.faults, self.site.policy.name) from None
+
+    def _renew_worker(self) -> None:
+        """End a worker that was started under another policy, or other data sets."""
+        files = (self.site.policy, self.site.data)
+        now = tuple(path.read_bytes() if path.exists() else b"" for path in files)
+        if now != self._worker_under:
+            self.hands.drop()
+            self.hands.environment = _visible(self._policy())
+            self._worker_under = now
 
     @property
     def _paused(self) -> bool:

@@ -26,16 +26,24 @@ import torch
 from confrere_client.daemon.errand import read_spooled
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.data.images import Images
-from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy
-from confrere_client.hospital.registry import chosen, dataset_of, images_for, registered
+from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy, usable_images
+from confrere_client.hospital.registry import (
+    Registered,
+    chosen,
+    dataset_of,
+    images_for,
+    registered,
+)
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_client.privacy.budget import Ledger
 from confrere_client.privacy.private_round import Account
 from confrere_client.state import Keepsake
 from confrere_client.train import Trainer
 from confrere_client.work import Desk, answer
+from confrere_common.code import code_digest
 from confrere_common.codes import code_of
 from confrere_common.config import Run
+from confrere_common.errors import PrivacyError
 from confrere_common.exchange import Task, Update
 from confrere_common.loading import COMMON_FAMILIES, digest, dump, parse_run
 from confrere_common.log import start_logging, without_text
@@ -68,6 +76,9 @@ class Worker:
 
     def carry_out(self, plain: dict[str, Any]) -> None:
         """Train what an errand asks for and put the update into the outbox."""
+        if plain["code"] != code_digest():
+            self.tell(errand=plain["key"], refused="other-code")
+            return
         policy = read_policy(self.site.policy)
         _limit(policy)
         task = read_spooled(Path(plain["path"]))
@@ -92,7 +103,8 @@ class Worker:
             ),
             say=_code,
             leave=lambda metrics: may_leave(policy, metrics, len(images)),
-            account=_account(self.site, policy, run, images),
+            account=_account(self.site, policy, run, images, plain["run_id"]),
+            enrolled=usable_images(policy, _entry(self.site.folder, run)),
         )
         said = answer(own, desk)
         if isinstance(said, Update):
@@ -115,17 +127,38 @@ def _trainer(text: str) -> Trainer:
 @lru_cache(maxsize=1)
 def _images(folder: Path, text: str, at_most: int | None) -> Images:
     run = parse_run(json.loads(text), COMMON_FAMILIES)
+    return images_for(_entry(folder, run), run, folder / "cache", at_most=at_most)
+
+
+def _entry(folder: Path, run: Run) -> Registered:
     entries = registered(folder)
-    entry = entries[chosen(dataset_of(run), entries)]
-    return images_for(entry, run, folder / "cache", at_most=at_most)
+    return entries[chosen(dataset_of(run), entries)]
 
 
-def _account(site: SiteFolder, policy: Policy, run: Run, images: Images) -> Account | None:
-    """Return what pays for a private run: the ledger of this site, the budget of its policy."""
+def _account(
+    site: SiteFolder, policy: Policy, run: Run, images: Images, run_id: str
+) -> Account | None:
+    """Return what pays for a private run: the ledger of this site, the budget of its policy.
+
+    PrivacyError where a promise to patients could not be kept: who they are is not known, or which
+    images are used depends on those of other patients.
+    """
     if run.privacy is None:
         return None
+    entry = _entry(site.folder, run)
+    if entry.unknown_patients and not entry.one_image_per_patient:
+        raise PrivacyError(
+            f"{entry.unknown_patients} images of '{entry.name}' have no known patient: register "
+            "them with a patient column, or vouch for them with --one-image-per-patient."
+        )
+    if policy.max_images is not None and entry.images > policy.max_images:
+        raise PrivacyError(
+            "max_images picks images by name, so one patient's could push out another's: take it "
+            "out of policy.yaml for private runs, or register fewer images."
+        )
     return Account(
-        data_set=chosen(dataset_of(run), registered(site.folder)),
+        data_set=entry.name,
+        run=run_id,
         study=site.config.study,
         owners_N=images.catalog.patients,
         ledger=Ledger(path=site.ledger, witness=site.ledger_witness),

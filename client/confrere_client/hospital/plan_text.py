@@ -21,11 +21,12 @@ from confrere_client.hospital.policy import (
 from confrere_client.hospital.registry import Registered, printable
 from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS, build_encoder
-from confrere_common.errors import ConfrereError, ExchangeError
+from confrere_common.errors import ConfrereError, ExchangeError, PrivacyError
 from confrere_common.family import Named
 from confrere_common.loading import digest
 from confrere_common.method import METHODS, build_method
 from confrere_common.model import input_of, must_suit
+from confrere_common.privacy.terms import terms
 from confrere_common.weights import count
 
 Row = tuple[str, str]
@@ -59,7 +60,7 @@ def summary(
         *_training(run, policy),
         ("data set", _data(verdict, policy, data)),
         *_leaving(plan, run, policy),
-        *_protection(run),
+        *_protection(run, data.get(verdict.data_set)),
         *_company(plan, run),
         *_digests(plan),
         ("your policy", _policy(verdict)),
@@ -128,7 +129,7 @@ def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> s
 def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     up, down, rounds = plan.proposal.bytes_up, plan.proposal.bytes_down, run.federation.rounds
     figures = f"to {policy.metric_digits} digits: {', '.join(policy.metrics)}"
-    told = figures if policy.metrics else "no figures"
+    told = figures if policy.metrics and epsilon_of(run) is None else "no figures"
     yield (
         "leaves, each round",
         f"the change of the shared weights ({_size(up)}), the number of images trained on, and "
@@ -146,7 +147,7 @@ def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
         )
 
 
-def _protection(run: Run) -> Iterator[Row]:
+def _protection(run: Run, entry: Registered | None) -> Iterator[Row]:
     epsilon = epsilon_of(run)
     yield (
         "differential privacy",
@@ -156,11 +157,39 @@ def _protection(run: Run) -> Iterator[Row]:
         else f"epsilon {epsilon:g} at the end of the run: the lower, the less the weights can tell "
         "of a single patient.",
     )
+    if epsilon is not None and entry is not None:
+        yield "at this site", _on_terms(run, entry)
     yield (
         "secure aggregation",
         "yes: the coordinator sees the sum of several sites' changes, not this site's own"
         if aggregates_securely(run)
         else "no: the coordinator sees this site's own change of the weights",
+    )
+
+
+def _on_terms(run: Run, entry: Registered) -> str:
+    """Say what privacy costs the patients of *entry*, round by round, or why it cannot be had."""
+    if entry.unknown_patients and not entry.one_image_per_patient:
+        return (
+            f"it will be refused: {entry.unknown_patients} images have no known patient. Register "
+            "them with a patient column, or vouch with --one-image-per-patient."
+        )
+    try:
+        agreed = terms(run, entry.patients)
+        first, last = agreed.spent(1), agreed.spent(agreed.rounds)
+    except PrivacyError as fault:
+        return f"it will be refused: {fault}"
+    shared = shared_count(run)
+    loud = ""
+    if shared is not None:
+        times = agreed.noise_to_signal(shared)
+        loud = f" The noise of a step is {times:.0f} times its largest signal."
+    return (
+        f"unit: the patient, {entry.patients} of them, each drawn with chance {agreed.rate:.3g} in "
+        f"each of {agreed.steps} steps a round; noise {agreed.noise:.3g} times the clip norm of "
+        f"{agreed.clip_norm:g}. Epsilon {first:.2f} after the first round, {last:.2f} after the "
+        f"last, at delta {agreed.budget.delta:g}; your ledger holds the run to "
+        f"{agreed.budget.epsilon:g}.{loud}"
     )
 
 

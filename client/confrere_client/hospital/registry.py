@@ -52,6 +52,13 @@ class Registered:
     patients: Annotated[int, Field(ge=1)]
     """Patients of whom these are."""
 
+    unknown_patients: Annotated[int, Field(ge=0)] = 0
+    """Images whose patient the source does not name: each counts as a patient of its own."""
+
+    one_image_per_patient: bool = False
+    """Whether somebody here vouches that no two images are of one patient. Without that, or a known
+    patient for every image, a promise to patients cannot be kept, and private runs are refused."""
+
     modality: str | None = None
     """What kind of images they are."""
 
@@ -68,6 +75,7 @@ def add(  # noqa: PLR0913  (an option each)
     source: str = "auto",
     only_site: str | None = None,
     replace: bool = False,
+    one_image_per_patient: bool = False,
     knobs: Mapping[str, Any] | None = None,
 ) -> Registered:
     """Read enough of the images at *path* to count them, and enter them in the site's data.yaml.
@@ -79,6 +87,7 @@ def add(  # noqa: PLR0913  (an option each)
     _must_be_free(name, known, replace=replace)
     _must_be_modality(modality)
     named = _named(path, source, knobs or {})
+    _must_be_new(name, named, only_site, known)
     whole = open_source(named, Path())
     training = Lent(whole, only_site=only_site).records()
     _try_some(training)
@@ -87,6 +96,8 @@ def add(  # noqa: PLR0913  (an option each)
         source=named,
         images=len(training),
         patients=len({record.patient for record in training}),
+        unknown_patients=sum(not record.patient_known for record in training),
+        one_image_per_patient=one_image_per_patient,
         modality=modality,
         only_site=only_site,
     )
@@ -241,6 +252,24 @@ def _must_be_free(name: str, known: Mapping[str, Registered], *, replace: bool) 
         )
     if name in known and not replace:
         raise DataError(f"a data set '{name}' is registered already: choose another, or --replace.")
+
+
+def _must_be_new(
+    name: str, named: Named, only_site: str | None, known: Mapping[str, Registered]
+) -> None:
+    """Refuse the same images under a second name: their patients would have two budgets."""
+    for other in known.values():
+        same = other.source.name == named.name and _place(other.source) == _place(named)
+        apart = None not in (only_site, other.only_site) and only_site != other.only_site
+        if same and not apart and other.name != name:
+            raise DataError(
+                f"these images are registered already, as '{other.name}': under two names their "
+                "patients would have two privacy budgets. Use that name."
+            )
+
+
+def _place(source: Named) -> Any:
+    return source.knobs.get("path", tuple(sorted(source.knobs.items(), key=str)))
 
 
 def _must_be_modality(modality: str | None) -> None:

@@ -35,6 +35,10 @@ class SiteConfig:
     address: AddressText
     """HOST:PORT of the coordinator's server. If the server moves, write its new address here."""
 
+    ledger: str | None = None
+    """Where the privacy ledger lies; empty means in this folder. A hospital that lends the same
+    patients to several studies gives all its sites one ledger, and the data set one name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFolder:
@@ -86,12 +90,17 @@ class SiteFolder:
     @property
     def ledger(self) -> Path:
         """What private runs have spent."""
-        return self.folder / "ledger.sqlite"
+        named = self.config.ledger
+        return self.folder / "ledger.sqlite" if named is None else Path(named).expanduser()
 
     @property
     def ledger_witness(self) -> Path:
         """The ledger's head, kept apart from it."""
-        return self.keys / "ledger.head"
+        return (
+            self.ledger.with_name(f"{self.ledger.name}.head")
+            if self.config.ledger
+            else (self.keys / "ledger.head")
+        )
 
     @property
     def status(self) -> Path:

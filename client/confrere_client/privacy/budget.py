@@ -61,11 +61,13 @@ class Ledger:
     cost: Callable[[Iterable[Event], float], float] = epsilon
     """Events and delta -> epsilon."""
 
-    def charge(self, spend: Spend, budget: Budget) -> Row:
+    def charge(self, spend: Spend, budget: Budget, promised: Budget | None = None) -> Row:
         """Reserve *spend* and return its row; the attempt is counted here.
 
         Guarantee: durable before it returns; PrivacyError, and nothing written, where the data set
-        would go over *budget*, counting every charge there has ever been.
+        would go over *budget*, counting every charge there has ever been, or the run over what it
+        *promised*, counting every charge of that run: the epsilon that was approved is the most
+        that it can take, however often a round is asked for.
         """
         with self._writing() as (database, rows):
             earlier = ledger.spends(rows, spend.data_set)
@@ -73,6 +75,9 @@ class Ledger:
             spend = replace(spend, attempt=len(same) + 1)
             events = [one.event for one in (*earlier, spend)]
             _must_afford(spend, self.cost(events, budget.delta), budget)
+            if promised is not None:
+                own = [one.event for one in (*earlier, spend) if one.run == spend.run]
+                _must_keep(spend, self.cost(own, promised.delta), promised)
             row = ledger.following(rows, spend, self.clock())
             _insert(database, row)
         self._note_head(row.number, row.digest)
@@ -205,6 +210,16 @@ def _must_afford(spend: Spend, after: float, budget: Budget) -> None:
             f"round {spend.round} would bring data set '{spend.data_set}' to epsilon {after:.2f}, "
             f"over its budget of {budget.epsilon:.2f}. Nothing was read or sent. Raise "
             "privacy.noise_multiplier, plan fewer rounds, or ask the hospital to raise the budget.",
+            code="budget-spent",
+        )
+
+
+def _must_keep(spend: Spend, after: float, promised: Budget) -> None:
+    if not after <= promised.epsilon:
+        raise PrivacyError(
+            f"round {spend.round} would bring the run to epsilon {after:.2f} on data set "
+            f"'{spend.data_set}'; it promised {promised.epsilon:.2f}. Nothing was sent. Plan more "
+            "privacy.spare_rounds, or leave noise_multiplier out, so that it is found for you.",
             code="budget-spent",
         )
 

@@ -42,6 +42,9 @@ class Account:
     budget: Budget
     """What the hospital grants the patients of this data set, over all runs there will ever be."""
 
+    run: str = ""
+    """The coordinator's id of the run: equal runs are charged apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paid:
@@ -67,7 +70,7 @@ def private_round(  # noqa: PLR0913  (what a site has at hand)
     spent: list[Spend] = []
 
     def charge(event: Event) -> None:
-        spent.append(_charge(task, account, event))
+        spent.append(_charge(task, account, event, agreed.budget))
 
     steps = Private(
         model=trainer.model,
@@ -94,18 +97,18 @@ def bytes_digest(weights: Weights) -> str:
     return running.hexdigest()
 
 
-def _charge(task: Task, account: Account, event: Event) -> Spend:
+def _charge(task: Task, account: Account, event: Event, promised: Budget) -> Spend:
     asked = Spend(
         data_set=account.data_set,
         study=account.study,
-        run=digest(task.run),
+        run=digest(f"{task.run}{account.run}"),
         round=task.round,
         attempt=0,
         rate=event.rate,
         noise=event.noise,
         steps=event.steps,
     )
-    entry = account.ledger.charge(asked, account.budget).entry
+    entry = account.ledger.charge(asked, account.budget, promised).entry
     if not isinstance(entry, Spend):
         raise PrivacyError("the ledger answered a charge with another kind of row.")
     return entry

@@ -63,6 +63,12 @@ def data_add(  # noqa: PLR0913  (an option each)
         str | None, typer.Option(help="Only rows of this acquisition site.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In place of that name's.")] = False,
+    one_image_per_patient: Annotated[
+        bool,
+        typer.Option(
+            "--one-image-per-patient", help="Vouch for it, where the data name no patients."
+        ),
+    ] = False,
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="key=value", help="A source's own knob.")
     ] = None,
@@ -75,7 +81,7 @@ def data_add(  # noqa: PLR0913  (an option each)
     site = open_site(folder)
     made = add(
         folder, name, path, modality=modality, source=source, only_site=only_site,
-        replace=replace, knobs=knobs_in(knobs or ()),
+        replace=replace, one_image_per_patient=one_image_per_patient, knobs=knobs_in(knobs or ()),
     )  # fmt: skip
     site.chain().append("data registered", name=name, images=made.images, by=getpass.getuser())
     console.print(f"'{name}': {made.images} images of {made.patients} patients.")
@@ -222,14 +228,20 @@ def audit_show(
 
 
 @audit_app.command("verify")
-def audit_verify(folder: Dir = HERE) -> None:
-    """Check the whole audit log: edits, deletions, reordering, truncation."""
+def audit_verify(
+    folder: Dir = HERE,
+    witness: Annotated[
+        Path | None, typer.Option(help="A head that the coordinator kept: JSON, length and head.")
+    ] = None,
+) -> None:
+    """Check the whole audit log: edits, deletions, reordering; its end against a witness."""
     from confrere_client.hospital.site import open_site
     from confrere_deploy.commands.server import say_checked
-    from confrere_deploy.federation.fetching import checked
+    from confrere_deploy.federation.fetching import checked, witness_in
 
     site = open_site(folder)
-    say_checked(checked(site.audit, site.signing_key().public_key()))
+    seen = witness_in(witness) if witness is not None else {}
+    say_checked(checked(site.audit, site.signing_key().public_key(), seen))
 
 
 @app.command()

@@ -224,7 +224,9 @@ def submit(
     workspace.chain().append(
         "run submitted", run=order.id, digest=order.digest, by=getpass.getuser()
     )
-    console.print(f"{order.id}: queued. Follow it: confrere server status {order.id} --follow")
+    console.print(
+        f"{order.id}: queued. Follow it: confrere server status {order.id} --dir {folder} --follow"
+    )
 
 
 @app.command()
@@ -301,13 +303,30 @@ def logs(run: str, folder: Dir = HERE) -> None:
 
 
 @audit_app.command("verify")
-def audit_verify(folder: Dir = HERE) -> None:
-    """Check the whole audit log: edits, deletions, reordering, truncation."""
-    from confrere_deploy.federation.fetching import checked
+def audit_verify(
+    folder: Dir = HERE,
+    witness: Annotated[
+        Path | None,
+        typer.Option(help="A head that somebody else kept, as JSON; or a release.json."),
+    ] = None,
+) -> None:
+    """Check the whole audit log: edits, deletions, reordering; with a witness, a cut end too."""
+    from confrere_deploy.federation.fetching import checked, witness_in
     from confrere_server.membership.workspace import open_workspace
 
     workspace = open_workspace(folder)
-    say_checked(checked(workspace.audit, workspace.signing_key().public_key()))
+    seen = witness_in(witness) if witness is not None else {}
+    say_checked(checked(workspace.audit, workspace.signing_key().public_key(), seen))
+
+
+@audit_app.command("heads")
+def audit_heads(folder: Dir = HERE) -> None:
+    """Print what each site last said of its own audit log: a witness for the hospital."""
+    from confrere_deploy.federation.fetching import heads_told
+    from confrere_server.membership.workspace import open_workspace
+
+    for line in heads_told(open_workspace(folder).audit):
+        console.print(line)
 
 
 def say_checked(found: object) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confrere_client.hospital.registry import printable
-from confrere_common.chain import Checked, verify
+from confrere_common.chain import NO_WITNESS, Checked, verify
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.pki.keys import signing_public
+from confrere_common.wire import HEAD
 from confrere_deploy.federation.federal_report import write_federal_report
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
 from confrere_server.runs.queue import Folder
+from confrere_server.runs.recall import site_heads
 
 FILES = ("encoder.safetensors", "encoder.json", "release.json", "rounds.json")
 
@@ -74,6 +76,40 @@ def rows_of(log: Path, run: str) -> list[str]:
     return found
 
 
-def checked(log: Path, key: Ed25519PublicKey) -> Checked:
-    """Return what a check of the whole log finds."""
-    return verify(log, key)
+def checked(log: Path, key: Ed25519PublicKey, witnessed: Mapping[int, str] = NO_WITNESS) -> Checked:
+    """Return what a check of the whole log finds, held against the heads that others kept."""
+    return verify(log, key, witnessed)
+
+
+def witness_in(path: Path) -> Mapping[int, str]:
+    """Return the head in a file, length -> hash: ``{"length": n, "head": h}``, or a release.json.
+
+    Of a release it is the coordinator's own head. ConfigError when the file holds neither.
+    """
+    try:
+        said = json.loads(path.read_bytes())
+        said = said.get("release", said)
+        said = said.get("server_head", said)
+        length, head = said["length"], said["head"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        length, head = 0, ""
+    if (
+        type(length) is not int
+        or length < 1
+        or not isinstance(head, str)
+        or not HEAD.fullmatch(head)
+    ):
+        fault = 'holds no head: {"length": ROWS, "head": 64 HEXADECIMAL DIGITS}, or a release.json.'
+        raise ConfigError([fault], str(path))
+    return {length: head}
+
+
+def heads_told(log: Path) -> list[str]:
+    """Return, a line for each site, the last that it said of its own log, as a witness file has it.
+
+    A site that told none is not among them.
+    """
+    return [
+        printable(f"{site}  {json.dumps({'length': length, 'head': head})}", 300)
+        for site, (length, head) in sorted(site_heads(log).items())
+    ]

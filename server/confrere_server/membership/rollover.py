@@ -5,8 +5,9 @@ trusts both; each site receives both with its next certificate, the next vouched
 would refuse it otherwise. ``switch``, once every site has both, issues under the next root.
 ``finish``, once every site's certificate is of the next root, trusts the old one no more. Sites
 renew by themselves within 90 days, so a rollover needs no visit to any. Each step may be repeated
-after a crash, and a running server takes it up when it is started again. A token given out before
-``begin`` fails after ``switch``: invite again.
+after a crash. A running server takes up ``begin`` and ``switch`` within seconds; the old root it
+forgets when it is started again after ``finish``. A token given out before ``begin`` fails after
+``switch``: invite again.
 """
 
 from collections.abc import Callable

@@ -51,6 +51,10 @@ State: TypeAlias = Literal["invited", "active", "revoked"]
 OVERLAP = timedelta(hours=24)
 """How long a renewed certificate's predecessor still counts, unless the new one is seen before."""
 
+RENEW_AGAIN = timedelta(hours=1)
+"""Pause before a site is given another certificate by the same authority and with the same roots:
+one whose answer was lost, or one that somebody at the site asks for before its time."""
+
 HOURS_AT_MOST = 24 * 90
 """How long an invitation may stay open."""
 
@@ -74,6 +78,9 @@ class Site:
 
     issuer: str = ""
     """Fingerprint of the authority that issued that certificate."""
+
+    renewed: str = ""
+    """When it was last given a certificate in place of another."""
 
     why: str = ""
     """What was said when it was revoked."""
@@ -194,9 +201,11 @@ def renew(workspace: Workspace, peer: Peer, body: bytes, *, now: datetime | None
     """Answer an active site with its next certificate.
 
     The old one counts until the new one is seen (``saw``), at most 24 hours: an answer that is lost
-    on the way can so be asked for again.
+    on the way can so be asked for again, an hour later. Sooner gives ExchangeError, and nothing is
+    written: else one site could fill the disk.
     """
     moment = now or datetime.now(UTC)
+    _check_pace(workspace, peer, moment)
     with _audited(workspace, peer, "renewal refused"):
         csr = decode(Renewal, body).csr.encode()
         with _locked(workspace):
@@ -206,7 +215,8 @@ def renew(workspace: Workspace, peer: Peer, body: bytes, *, now: datetime | None
             issued = issue_site(issuer, csr, peer.name, moment)
             until = (moment + OVERLAP).isoformat()
             serials = {peer.serial: until, serial_of(issued): None}
-            site = {peer.name: _given(workspace, issuer, roster.sites[peer.name], serials)}
+            given = _given(workspace, issuer, roster.sites[peer.name], serials)
+            site = {peer.name: replace(given, renewed=moment.isoformat())}
             serial = serial_of(issued)
             _write(workspace, roster, "site renewed", site, serial=serial, before=peer.serial)
         return _grant(workspace, pem_of(issued, issuer.certificate))
@@ -283,6 +293,21 @@ def _given(
 ) -> Site:
     by = fingerprint_of(issuer.certificate)
     return replace(site, serials=serials, roots=roots_hash(workspace), issuer=by)
+
+
+def _check_pace(workspace: Workspace, peer: Peer, now: datetime) -> None:
+    site = read_roster(workspace).sites.get(peer.name)
+    if site is None or not site.renewed:
+        return
+    by = fingerprint_of(workspace.issuer().certificate)
+    if (site.roots, site.issuer) != (roots_hash(workspace), by):
+        return  # a rollover goes on: it waits for every site
+    again = datetime.fromisoformat(site.renewed) + RENEW_AGAIN
+    if now < again:
+        raise ExchangeError(
+            f"site '{peer.name}' was given a certificate at {site.renewed[:16]} UTC: the next is "
+            f"issued from {again:%H:%M} UTC on."
+        )
 
 
 def _check_admitted(roster: Roster, peer: Peer, kind: Kind, now: datetime) -> None:

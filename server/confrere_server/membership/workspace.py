@@ -48,16 +48,13 @@ class ServerConfig:
     """HOST:PORT on which this machine listens; empty means every interface, port of the address."""
 
     control_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port for this machine alone (127.0.0.1), where Flower runs; 0 means any that is free."""
+    """Port of the health service, for this machine alone (127.0.0.1); 0 means any free one."""
 
-    body_limit_mb: Annotated[int, Field(ge=1, le=4096)] = 64
-    """The largest request that is read, in megabytes; Flower sends a model in smaller chunks."""
+    body_limit_mb: Annotated[int, Field(ge=3, le=4096)] = 8
+    """The largest request that is read, in megabytes; a model travels in pieces of 2 MB."""
 
     requests_per_s: Annotated[float, Field(gt=0)] = 100
     """How many requests a second one site may make, on average."""
-
-    keep_runs: Annotated[int, Field(ge=1)] = 50
-    """How many finished runs keep their checkpoints; reports and releases always stay."""
 
 
 @dataclass(frozen=True, kw_only=True)

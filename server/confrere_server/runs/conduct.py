@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load
 
 from confrere_common.code import code_digest
-from confrere_common.codes import is_code, sentence_of
+from confrere_common.codes import CODES, sentence_of
 from confrere_common.config import Run
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Task
@@ -24,6 +24,8 @@ from confrere_common.model import build_model, shared_weights
 from confrere_common.privacy.independence import must_stand_alone
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.weights import nbytes, weights_digest
+from confrere_server.admission import Repute
+from confrere_server.cohort import needed
 from confrere_server.record import RoundRecord
 from confrere_server.rounds import Answered, Asked, Event, Study, one_round
 from confrere_server.runs.deadline import deadline_s
@@ -39,8 +41,25 @@ PROPOSE_EVERY_S = 3.0
 REFUSED_ROUNDS = 3
 """After so many rounds in succession that the sites themselves refused, the run has failed."""
 
-FOR_NOW = ("policy-", "not-", "denied", "paused", "other-", "no-such-data")
-"""How codes begin by which a site takes part no longer, or not just now: it is asked anew."""
+VOID_ROUNDS = 5
+"""After so many rounds in succession without a result because of what sites answered, the run has
+failed: those behind it in the queue must have their turn."""
+
+FOR_NOW = frozenset(
+    {
+        *(code for code in CODES if code.startswith("policy-")),
+        "not-approved",
+        "denied",
+        "paused",
+        "other-code",
+        "other-plan",
+        "no-such-data",
+    }
+)
+"""Codes by which a site takes part no longer, or not just now: it is asked anew."""
+
+ABSENT = "it did not answer in time"
+"""What ``rounds`` writes down of a site that was silent."""
 
 Note = Callable[..., Any]
 """``note(event, **facts)``: a line in the audit log."""
@@ -64,6 +83,8 @@ class Conductor:
     _proposed_at: float = float("-inf")
     _last_answer_at: float = 0.0
     _began_at: float = 0.0
+    _came_at: dict[str, float] = field(default_factory=dict)
+    """When each site's answer to the round came, which may be long before it is read."""
 
     @cached_property
     def order(self) -> Order:
@@ -83,20 +104,32 @@ class Conductor:
         """Do all rounds that are left and return the last state; Halted when told to stop."""
         must_stand_alone(self.run)
         state = self._start()
-        refused = 0
+        refused = spoilt = 0
         while state.round < self.run.federation.rounds:
             sites = self._gather(state)
             new = self._round(sites, state)
             record = new.records[-1]
             self._ask_anew(record)
-            refused = refused + 1 if record.void and _all_failed(record, sites) else 0
-            if record.void and refused < REFUSED_ROUNDS:
-                self._void(record, state)
+            if not record.void:
+                refused = spoilt = 0
+                state = new
+                self._save(state)
                 continue
-            if record.void:
-                raise RoundError(_why_refused(record))
-            state = new
-            self._save(state)
+            refused = refused + 1 if _all_failed(record, sites) else 0
+            spoilt += _is_spoilt(record, self.run.federation.quorum)
+            state = self._remember(state, new.repute)
+            if refused >= REFUSED_ROUNDS or spoilt >= VOID_ROUNDS:
+                raise RoundError(_why_failed(record, max(refused, spoilt)))
+            self._void(record, state)
+        return state
+
+    def _remember(self, state: ServerState, repute: Repute) -> ServerState:
+        """Keep what a void round told of sites: else who spoils each round is never suspended."""
+        offended = repute.offences != state.repute.offences
+        state = replace(state, repute=repute)
+        if offended:
+            keep, root = self.run.federation.keep_checkpoints, self.folder.path / "checkpoints"
+            save_state(root, state, digest=self.order.digest, keep=keep)
         return state
 
     def _start(self) -> ServerState:
@@ -127,7 +160,7 @@ class Conductor:
             self._hear()
             self._propose(state)
             approved = {site for site, said in self._said.items() if said.state == "approved"}
-            approved &= set(self.carrier.nodes())
+            approved &= self._unsuspended(state)
             there = approved & self.carrier.online()
             if self.run.federation.quorum == 1.0 and self._begun(state):
                 # No round without all: those that are away, or pause, are waited for.
@@ -140,8 +173,20 @@ class Conductor:
     def _pausing(self, state: ServerState) -> list[str]:
         """Return the sites of the last round that do not take part just now, and may again."""
         last = state.records[-1].sites if state.records else ()
-        names = [record.site for record in last if record.site in self.carrier.nodes()]
+        names = [record.site for record in last if record.site in self._unsuspended(state)]
         return [n for n in names if n not in self._said or self._said[n].state == "waiting"]
+
+    def _unsuspended(self, state: ServerState) -> set[str]:
+        """Return the sites that may be asked; RoundError if those suspended leave too few."""
+        suspended = set(state.repute.suspended) & set(self.carrier.nodes())
+        left = set(self.carrier.nodes()) - suspended
+        if suspended and len(left) < self._least:
+            raise RoundError(
+                f"{', '.join(sorted(suspended))} suspended, since updates were left out too often: "
+                f"{len(left)} sites are left, and federation.min_sites is {self._least}. See the "
+                "audit log for why, mend it there, and submit the run anew."
+            )
+        return left
 
     @property
     def _least(self) -> int:
@@ -178,6 +223,7 @@ class Conductor:
 
     def _round(self, sites: Sequence[str], state: ServerState) -> ServerState:
         self._began_at = self._last_answer_at = self.clock()
+        self._came_at = {}
         self._stand(state, "training")
         within = deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
         absent = ABSENT_S
@@ -185,13 +231,23 @@ class Conductor:
             within, absent = self.run.federation.deadline_s, float("inf")
 
         def ask(cohort: Sequence[str], task: Task) -> Iterator[Answer]:
-            yield from self.carrier.ask(cohort, task, within, absent)
+            yield from self.carrier.ask(cohort, task, within, absent, self._came)
 
         study = Study(
             run=self.run, text=self.order.run, seed=self.run.seeds[0], sites=sites, ask=ask,
-            save=self._save, observe=self._observe,
+            save=self._save, observe=self._observe, enrolled=self._enrolled(),
         )  # fmt: skip
         return one_round(study, state)
+
+    def _enrolled(self) -> dict[str, int]:
+        """Return the images that each site approved with: an update that names others is out."""
+        said = self._said.items()
+        return {s: one.images for s, one in said if one.state == "approved" and one.images > 0}
+
+    def _came(self, site: str) -> None:
+        """Note when an answer came: the one before it in the alphabet may hang until the end."""
+        self._came_at[site] = self.clock()
+        self._live({site: {"answered": True}})
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, Asked):
@@ -202,7 +258,8 @@ class Conductor:
             facts = {"round": event.round, "site": record.site, "images": record.images}
             self.note("answered", run=self.order.id, refused=record.refused, **facts)
             if not record.refused:
-                self._last_answer_at = self.clock()
+                came = self._came_at.get(record.site, self.clock())
+                self._last_answer_at = max(self._last_answer_at, came)
             loss = record.metrics.get("loss")
             self._live(
                 {record.site: {"answered": True, "refused": _told(record.refused), "loss": loss}}
@@ -218,7 +275,7 @@ class Conductor:
     def _ask_anew(self, record: RoundRecord) -> None:
         """Ask those sites what they think of the run that refused it and not the round."""
         for site in record.sites:
-            if site.refused.startswith(FOR_NOW) and is_code(site.refused):
+            if site.refused in FOR_NOW:
                 self._said.pop(site.site, None)
 
     def _void(self, record: RoundRecord, state: ServerState) -> None:
@@ -280,16 +337,25 @@ def _told(code: str) -> str:
 
 def _all_failed(record: RoundRecord, sites: Sequence[str]) -> bool:
     """Return whether every site failed at the round, rather than be away or not take part now."""
-    passing = ("it did not answer in time", *FOR_NOW)
-    failed = [
-        site for site in record.sites if site.refused and not site.refused.startswith(passing)
-    ]
-    return len(failed) == len(sites)
+    return len(_failed(record)) == len(sites)
 
 
-def _why_refused(record: RoundRecord) -> str:
-    reasons = sorted({f"{site.site}: {_told(site.refused)}" for site in record.sites})
+def _is_spoilt(record: RoundRecord, quorum: float) -> bool:
+    """Return whether a void round would have counted, had those that failed answered validly."""
+    valid = sum(1 for site in record.sites if not site.refused)
+    return valid + len(_failed(record)) >= needed(len(record.sites), quorum)
+
+
+def _failed(record: RoundRecord) -> list[str]:
+    """Return the sites that answered, and neither validly nor that they take no part just now."""
+    passing = {"", ABSENT, *FOR_NOW}
+    return [site.site for site in record.sites if site.refused not in passing]
+
+
+def _why_failed(record: RoundRecord, count: int) -> str:
+    said = sorted({f"{one.site}: {_told(one.refused)}" for one in record.sites if one.refused})
+    reasons = "; ".join(said) or "each update is valid alone"
     return (
-        f"{REFUSED_ROUNDS} rounds in succession were refused by every site. {'; '.join(reasons)}. "
-        "The rounds before are saved; mend the cause and resume the run."
+        f"{count} rounds in succession had no result because of what sites answered, the last: "
+        f"{record.void}. {reasons}. The rounds before are saved; mend the cause and resume the run."
     )

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import MessageType, RecordDict
 
+from confrere_common.arrays import SLACK, most_bytes
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task
 from confrere_common.proposal import Proposal, Standing
+from confrere_common.weights import nbytes
 from confrere_common.wire import (
     proposal_records,
     read_answer,
@@ -35,6 +37,10 @@ Head = tuple[int, str]
 """Length and head of an audit log."""
 
 
+def unheard(site: str) -> None:
+    """Pay no heed to when a site's answer comes."""
+
+
 class Halted(Exception):  # noqa: N818  (somebody asked for it)
     """The operator asked to stop, or the server is going down."""
 
@@ -47,6 +53,9 @@ class Errand:
     message: str
     since: str
     """When the node last came online, as known when the message was sent."""
+
+    arrived: bool = False
+    """Whether its answer lies here whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,7 @@ class Carrier:
     """The server's own audit head, told to every site as a witness."""
 
     witness: Callable[[str, Head], None]
-    """Keeps what a site says of its audit log."""
+    """Keeps what a site says of its audit log with an answer, or with another standing."""
 
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
@@ -77,20 +86,31 @@ class Carrier:
         return {site for site, node in nodes.items() if self.link.presence(node).online}
 
     def ask(
-        self, sites: Sequence[str], task: Task, within_s: float, absent_s: float = ABSENT_S
+        self,
+        sites: Sequence[str],
+        task: Task,
+        within_s: float,
+        absent_s: float = ABSENT_S,
+        arrived: Callable[[str], None] = unheard,
     ) -> Iterator[Answer]:
         """Yield each site's answer, in order of name; those that are silent in time are absent.
 
-        A site that has been gone for *absent_s* is silent before its time.
+        A site that has been gone for *absent_s* is silent before its time. *arrived* hears of each
+        answer when it comes, which may be long before its turn.
         """
         content = with_witness(task_records(task), *self.head())
-        waiting = Waiting(carrier=self, content=content, kind=MessageType.TRAIN, absent_s=absent_s)
+        waiting = Waiting(
+            carrier=self, content=content, kind=MessageType.TRAIN, absent_s=absent_s,
+            at_most=most_bytes(nbytes(task.weights)), arrived=arrived,
+        )  # fmt: skip
         ends = self.clock() + within_s
         try:
             waiting.send(sorted(sites))
             for site in sorted(sites):
                 if waiting.wait_for(site, ends):
                     found = waiting.take(site)
+                    if isinstance(found, RecordDict):
+                        self.witness(site, read_witness(found))
                     yield _answer(found, site, task.round)
                     # While the next answer is read, this one must already be gone.
                     del found
@@ -104,6 +124,7 @@ class Proposals:
 
     carrier: Carrier
     _out: "Waiting | None" = None
+    _last: dict[str, Standing] = field(default_factory=dict)
 
     def ask(self, proposal: Proposal, sites: Sequence[str]) -> None:
         """Ask those of *sites* that do not owe an answer already."""
@@ -120,8 +141,19 @@ class Proposals:
             with suppress(ExchangeError):
                 if isinstance(found, RecordDict):
                     standing = read_standing_records(found)
-                    said |= {site: standing} if standing.site == site else {}
+                    if standing.site == site:
+                        said[site] = standing
+                        self._keep(standing, read_witness(found))
         return said
+
+    def _keep(self, standing: Standing, head: Head) -> None:
+        """Witness the head that came with another standing, not with each that says the same.
+
+        Both sides log the other's head: each would answer each other's row with a row.
+        """
+        if self._last.get(standing.site) != standing:
+            self._last[standing.site] = standing
+            self.carrier.witness(standing.site, head)
 
 
 @dataclass(kw_only=True)
@@ -132,6 +164,12 @@ class Waiting:
     content: RecordDict
     kind: str
     absent_s: float = ABSENT_S
+    at_most: int = SLACK
+    """Bytes of the largest answer that is read."""
+
+    arrived: Callable[[str], None] = unheard
+    """Hears of each answer when it comes, which may be long before its turn."""
+
     out: dict[str, Errand] = field(default_factory=dict)
     unsent: set[str] = field(default_factory=set)
     _gone: dict[int, float] = field(default_factory=dict)
@@ -166,11 +204,9 @@ class Waiting:
     def take(self, site: str) -> RecordDict | ExchangeError:
         """Return the site's answer, or why it cannot be read."""
         try:
-            found = self.carrier.link.take(self.out.pop(site).message)
+            return self.carrier.link.take(self.out.pop(site).message, self.at_most)
         except ExchangeError as fault:
             return fault
-        self.carrier.witness(site, read_witness(found))
-        return found
 
     def come(self) -> Iterator[tuple[str, RecordDict | ExchangeError]]:
         """Yield the answers that are here, and ask those anew that lost the question."""
@@ -191,7 +227,12 @@ class Waiting:
 
     def _here(self, site: str) -> bool:
         errand = self.out.get(site)
-        return errand is not None and self.carrier.link.arrived(errand.message)
+        if errand is None:
+            return False
+        if not errand.arrived and self.carrier.link.arrived(errand.message):
+            errand.arrived = True
+            self.arrived(site)
+        return errand.arrived
 
     def _send_again(self) -> None:
         """Ask those anew that lost the question: they came back online after it was sent."""
@@ -199,7 +240,7 @@ class Waiting:
         lost = [
             site
             for site, errand in self.out.items()
-            if not link.arrived(errand.message)
+            if not self._here(site)
             and (now := link.presence(errand.node)).online
             and now.since != errand.since
         ]

@@ -66,6 +66,9 @@ BODY = 1024 * 1024
 SMALL_BODY = 64 * 1024
 """Limit of a request to enrol or to renew, in bytes."""
 
+DESK_PER_S, DESK_AT_ONCE = 1 / 60, 10.0
+"""Requests to enrol or to renew that one name may make: each one leaves a row in the audit log."""
+
 BODY_WITHIN_S = 60.0
 """Time for the next piece of a request's body."""
 
@@ -94,6 +97,9 @@ class Pace:
     """A bucket of requests for each caller, refilled evenly (a token bucket)."""
 
     per_s: float
+    at_once: float | None = None
+    """Requests that may come at once; None means those of five seconds."""
+
     clock: Callable[[], float] = time.monotonic
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -108,8 +114,8 @@ class Pace:
 
     @property
     def burst(self) -> float:
-        """Return how many requests may come at once: those of five seconds."""
-        return max(1.0, 5 * self.per_s)
+        """Return how many requests may come at once."""
+        return max(1.0, 5 * self.per_s) if self.at_once is None else self.at_once
 
 
 class Certified(HttpToolsProtocol):
@@ -147,6 +153,7 @@ class Edge:
         self._noting = noting
         self._pace = Pace(per_s=limits.requests_per_s)
         self._notes = Pace(per_s=1.0)
+        self._desk_pace = Pace(per_s=DESK_PER_S, at_once=DESK_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, answer it, or refuse it."""
@@ -199,6 +206,8 @@ class Edge:
     def _may_call(self, scope: Scope, peer: Peer, roster: Roster) -> tuple[int, str, Peer]:
         path, method = scope["path"], scope["method"]
         if method == "POST" and (peer.kind, path) in self._desks:
+            if not self._desk_pace.allows(peer.name):
+                return 429, "too many requests to enrol or to renew: wait a minute", peer
             return _fits(scope, SMALL_BODY, peer)
         if peer.kind == "site" and (method, path) == ("GET", "/health"):
             return 200, "", peer

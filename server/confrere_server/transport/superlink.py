@@ -9,11 +9,12 @@ Pinned to flwr 1.41. When the pin moves, ``tests/server/transport/test_superlink
 look at.
 """
 
+import asyncio
 import gc
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,25 @@ from typing import Any
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from flwr.app import Message, RecordDict
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, no_object_id_recompute
 from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.servicer.fleet import fleet_handlers
 
-from confrere_common.arrays import gathered, parts
+from confrere_common.arrays import MOST_BYTES, gathered, parts
 from confrere_common.errors import ExchangeError
 from confrere_common.heap import give_back_what_is_freed
 from confrere_server.transport.objects import ObjectFiles
@@ -161,10 +167,11 @@ class SuperLink:
         reply = self._reply(asked)
         return reply is not None and self._store.whole(reply.metadata.message_id)
 
-    def take(self, asked: str) -> RecordDict:
+    def take(self, asked: str, at_most: int = MOST_BYTES) -> RecordDict:
         """Return the answer to message *asked* and remove both; memory is the answer's own.
 
-        ExchangeError when Flower's envelope holds something else than records.
+        ExchangeError when Flower's envelope holds something else than records, or more than
+        *at_most* bytes of them.
         """
         reply = self._reply(asked)
         if reply is None:
@@ -173,7 +180,7 @@ class SuperLink:
             if reply.has_error():
                 raise ExchangeError("its app failed; see the site's own log")
             name = reply.metadata.message_id
-            message = gathered(name, _Lazy(self._store).__getitem__)
+            message = gathered(name, _Lazy(self._store).__getitem__, at_most)
             if not isinstance(message, Message) or not message.has_content():
                 raise ExchangeError("its answer holds no records")
             return message.content
@@ -203,6 +210,77 @@ class SuperLink:
             given = self._state.message_ins_id_to_message_res_id.get(asked)
             found: Message | None = self._state.message_res_store.get(given)
             return found
+
+
+class _Short:
+    """A short way for the three calls that rounds are made of; all else goes through Flower's app.
+
+    Flower's layers, each a task of its own, took most of a request's time. Flower's own functions
+    authenticate and answer here too; what they do not plainly answer, Flower's app is asked again.
+    """
+
+    def __init__(self, app: Any, flower: FastAPI, state: Any) -> None:
+        self._app, self._flower, self._state = app, flower, state
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] != "http" or (scope["method"], scope["path"]) not in SHORT:
+            await self._app(scope, receive, send)
+            return
+        parts, more = [], True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # it was cut off
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = b"".join(parts)
+        del parts, message
+        said = await asyncio.to_thread(self._answer, scope, body)
+        if said is None:
+            await self._app(scope, _again(body, receive), send)
+            return
+        headers = [
+            (b"content-type", PROTOBUF_MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(said)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": said})
+
+    def _answer(self, scope: Any, body: bytes) -> bytes | None:
+        request = Request({**scope, "app": self._flower, "state": {}})
+        if request.headers.get("content-type") != PROTOBUF_MEDIA_TYPE:
+            return None
+        kind, answer = SHORT[scope["method"], scope["path"]]
+        try:
+            asked = kind.FromString(body)
+            request.state.protobuf_request = asked
+            authenticate_node(request)
+            said: bytes = answer(asked, self._state).SerializeToString()
+        except Exception:  # Flower's app finds the same and says it as it should be said
+            return None
+        return said
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """Return a *receive* that gives *body* once more."""
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Any:
+        return left.pop() if left else await receive()
+
+    return again
+
+
+SHORT: Mapping[tuple[str, str], tuple[Any, Callable[[Any, Any], Any]]] = {
+    ("POST", "/v1/fleet/push-object"): (PushObjectRequest, fleet_handlers.push_object),
+    ("POST", "/v1/fleet/pull-object"): (PullObjectRequest, fleet_handlers.pull_object),
+    ("POST", "/v1/fleet/pull-messages"): (
+        PullMessagesRequest,
+        lambda asked, state: fleet_handlers.pull_messages(asked, state, state.object_store),
+    ),
+}
+"""What comes hundreds of times in a round -> its message, and Flower's function for it."""
 
 
 class _Swept:
@@ -286,6 +364,7 @@ def _app(link: LinkStateFactory) -> FastAPI:
     app = create_app()
     app.user_middleware = [m for m in app.user_middleware if _name(m.cls) not in IDLE]
     app.add_middleware(_Swept)
+    app.add_middleware(_Short, flower=app, state=link.state())
     app.state.linkstate_factory = link
     app.state.runtime_state_factory = link
     app.state.enable_supernode_auth = True

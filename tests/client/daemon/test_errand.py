@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from confrere_client.daemon.errand import errand_key, read_spooled, spool
+from confrere_client.daemon.errand import TRIES, errand_key, may_begin, read_spooled, spool
+from confrere_common.code import code_digest
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Task
 
@@ -29,7 +30,16 @@ def test_a_task_is_read_as_it_was_spooled(tmp_path: Path) -> None:
         "run_id": "run-1",
         "round": 3,
         "path": str(made.path),
+        "code": code_digest(),
     }
+
+
+def test_a_round_is_begun_from_few_different_weights(tmp_path: Path) -> None:
+    begun = [may_begin(tmp_path, 1, f"{number}") for number in range(TRIES + 1)]
+
+    assert begun == [True] * TRIES + [False]
+    assert may_begin(tmp_path, 1, "0")  # the same again is no other
+    assert may_begin(tmp_path, 2, "new")
 
 
 def test_only_one_task_lies_there_and_others_may_not_read_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def hands(tmp_path: Path) -> Iterator[Callable[..., Hands]]:
 
 
 def errand(what: str, key: str = "key") -> Errand:
-    return Errand(key=key, run_id=what, round=1, path=Path("task"))
+    return Errand(key=key, run_id=what, round=1, path=Path("task"), code="c")
 
 
 def ended(hands: Hands) -> Any:

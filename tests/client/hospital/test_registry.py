@@ -97,10 +97,26 @@ def test_a_phantom_needs_no_path(site: Path) -> None:
     knobs = {"images": 12, "patients": 6, "sites": 2, "image_px": 16}
 
     entry = add(site, "toy", "", source="phantom", knobs=knobs)
-    part = add(site, "part", "", source="phantom", only_site="site-a", knobs=knobs)
+    part = add(site, "part", "", source="phantom", only_site="site-a", knobs={**knobs, "seed": 1})
 
     assert (entry.images, entry.patients) == (12, 6)
     assert 0 < part.images < 12
+
+
+def test_images_under_a_second_name_would_have_a_second_budget(
+    site: Path, tmp_path: Path, paint: Paint
+) -> None:
+    made = table(tmp_path, paint, SIX)
+    add(site, "all", made)
+
+    assert "are registered already, as 'all'" in fault(site, "again", made)
+    assert "are registered already, as 'all'" in fault(site, "again", made, only_site="n")
+
+
+def test_what_names_no_patient_is_told(site: Path, tmp_path: Path, paint: Paint) -> None:
+    entry = add(site, "half", table(tmp_path, paint, "path,patient 1.png,x 2.png, 3.png,"))
+
+    assert (entry.images, entry.unknown_patients) == (3, 2)
 
 
 def test_one_acquisition_site_of_a_table_can_be_lent(

@@ -88,8 +88,21 @@ def test_nothing_leaves_but_a_noised_update_of_the_enrolled_weight(
     assert reads(desk)
 
 
-def test_the_ledger_knows_what_was_paid_and_what_left(tmp_path: Path) -> None:
+def test_a_run_takes_no_more_than_it_promised_however_often_it_asks(tmp_path: Path) -> None:
     run, account = private_run(), account_in(tmp_path)
+    desk = desk_of(tmp_path, run, account)
+
+    given = [answer(task_of(run, 1), desk) for _ in range(4)]
+
+    assert run.privacy is not None
+    spent = account.ledger.spent("ward", 1e-5)
+    assert spent <= run.privacy.epsilon < account.budget.epsilon
+    assert isinstance(given[-1], Refusal)
+    assert given[-1].reason == "budget-spent"
+
+
+def test_the_ledger_knows_what_was_paid_and_what_left(tmp_path: Path) -> None:
+    run, account = private_run(epsilon=50.0), account_in(tmp_path)
     desk = desk_of(tmp_path, run, account)
 
     given = [answer(task_of(run, number), desk) for number in (1, 1, 2)]

@@ -12,7 +12,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import signing_public
 from confrere_common.release import load_release
-from confrere_deploy.federation.fetching import checked, fetch, rows_of
+from confrere_deploy.federation.fetching import checked, fetch, heads_told, rows_of, witness_in
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
 from confrere_server.record import RoundRecord, SiteRecord
@@ -103,3 +103,56 @@ def test_a_damaged_line_is_told_and_found(workspace: Workspace, line: str) -> No
     key = workspace.signing_key().public_key()
     assert checked(workspace.audit, key).faults
     assert json.loads(workspace.audit.read_text(errors="replace").splitlines()[0])
+
+
+HASH = "ab" * 32
+
+
+def test_a_cut_log_is_told_by_what_a_witness_kept(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.chain().append("run begun", run="one")
+    length, head = workspace.chain().head()
+    kept = tmp_path / "witness.json"
+    kept.write_text(json.dumps({"length": length, "head": head}))
+    key, seen = workspace.signing_key().public_key(), witness_in(kept)
+    sound = checked(workspace.audit, key, seen).faults
+
+    lines = workspace.audit.read_bytes().splitlines(keepends=True)
+    workspace.audit.write_bytes(b"".join(lines[:-1]))
+
+    assert sound == ()
+    assert checked(workspace.audit, key).faults == ()
+    assert "the end was cut off" in checked(workspace.audit, key, seen).faults[0]
+
+
+def test_a_release_is_a_witness_too(workspace: Workspace, tmp_path: Path) -> None:
+    fetch(workspace, finished(workspace), tmp_path)
+
+    length, head = workspace.chain().head()
+    assert witness_in(tmp_path / "release.json") == {length: head}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "3", '{"length": 0, "head": "%s"}' % HASH, '{"length": 3, "head": "x"}',
+     '{"length": true, "head": "%s"}' % HASH, '{"release": 3}', '{"server_head": null}'],
+)  # fmt: skip
+def test_a_file_without_a_head_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "witness.json"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match="holds no head"):
+        witness_in(path)
+
+
+def test_what_each_site_last_said_of_its_log_is_a_witness_for_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for site, length in (("south", 4), ("north", 3), ("north", 5)):
+        workspace.chain().append("site head", site=site, length=length, head=HASH)
+
+    north, south = heads_told(workspace.audit)
+
+    assert south.startswith("south  {")
+    path = tmp_path / "witness.json"
+    path.write_text(north.removeprefix("north  "))
+    assert witness_in(path) == {5: HASH}

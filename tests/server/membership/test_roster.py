@@ -285,6 +285,19 @@ def test_a_renewal_whose_answer_was_lost_is_asked_for_again(workspace: Workspace
     assert not roster.admits(lost, NOW + HOUR)
 
 
+def test_a_site_that_renews_over_and_over_writes_nothing(workspace: Workspace) -> None:
+    old = enrolled(workspace, "north")
+    new = renewed(workspace, old, NOW)
+    before = workspace.audit.read_bytes(), workspace.roster.read_bytes()
+
+    for peer in (old, new):
+        with pytest.raises(ExchangeError, match="given a certificate at"):
+            renewed(workspace, peer, NOW + 0.9 * HOUR)
+
+    assert (workspace.audit.read_bytes(), workspace.roster.read_bytes()) == before
+    assert renewed(workspace, new, NOW + HOUR).serial != new.serial
+
+
 def test_a_renewal_for_another_site_is_refused(workspace: Workspace) -> None:
     north = enrolled(workspace, "north")
     body = encode(Renewal(csr=request_for("south", KEY).decode()))

@@ -324,6 +324,18 @@ def test_refusals_cannot_fill_a_log(behind: Behind, north: Site) -> None:
     assert behind.told[0] == ("north", "'/x0': there is nothing here")
 
 
+def test_a_desk_is_called_a_few_times_a_minute_at_most(
+    workspace: Workspace, behind: Behind, north: Site
+) -> None:
+    app = behind.edge()
+
+    statuses = [ask(app, "POST", "/v1/renew", north).status for _ in range(30)]
+
+    assert statuses.count(200) == edge.DESK_AT_ONCE
+    assert set(statuses[10:]) == {429}
+    assert ask(app, "POST", "/v1/renew", enrolled(workspace, "other")).status == 200
+
+
 def test_a_desk_that_refuses_says_why_and_one_that_breaks_says_nothing(
     behind: Behind, north: Site
 ) -> None:

@@ -1,0 +1,175 @@
+"""A run over a real line: sites that spoil its rounds are suspended, or end it; none holds it."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import RecordDict
+from puppet import Answering, moved, playing, willing
+from served import Folders, enrolled, federated, make_study, served, until
+
+from confrere_client.daemon.fleet import Incoming, Line
+from confrere_client.hospital.site import SiteFolder
+from confrere_common.codes import CODES
+from confrere_common.exchange import Refusal, Update
+from confrere_common.proposal import Standing
+from confrere_common.wire import answer_records, read_task, standing_records, with_witness
+from confrere_server.membership.workspace import Workspace
+from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.runs import conduct
+from confrere_server.runs.queue import Folder, submit
+from confrere_server.store import newest_state
+
+ALL = {"quorum": 1.0, "min_sites": 2, "rounds": 1}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct, "PROPOSE_EVERY_S", 0.2)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = make_study(tmp_path / "study")
+    with served(workspace):
+        yield workspace
+
+
+def joined(workspace: Workspace, name: str) -> SiteFolder:
+    return enrolled(workspace, workspace.folder.parent / name, name)
+
+
+def answering(site: SiteFolder, change: Any) -> Answering:
+    """Approve every plan, and answer each task with what *change* makes of a sound update."""
+    sound, name = willing(site), site.config.site
+
+    def answer(line: Line, incoming: Incoming) -> RecordDict | None:
+        if incoming.kind == "query":
+            return sound(line, incoming)
+        made = change(moved(name, read_task(line.fetch(incoming)), 0.25))
+        return None if made is None else answer_records(made)
+
+    return answer
+
+
+def ended(
+    workspace: Workspace, answers: list[tuple[SiteFolder, Answering]], **federation: Any
+) -> Folder:
+    folder = submit(workspace.runs, federated(**federation))
+    with ExitStack() as stack:
+        for site, answer in answers:
+            stack.enter_context(playing(site, answer))
+        until(lambda: folder.standing.state in ("done", "failed"), 25)
+    return folder
+
+
+def not_a_number(update: Update) -> Update:
+    return replace(update, delta={n: t * torch.nan for n, t in update.delta.items()})
+
+
+def test_a_site_whose_rounds_are_all_void_is_suspended_and_the_run_goes_on(
+    study: Workspace,
+) -> None:
+    sites = [joined(study, name) for name in ("bad", "north", "south")]
+    answers = [willing(site) for site in sites]
+    answers[0] = answering(sites[0], not_a_number)
+
+    folder = ended(study, list(zip(sites, answers, strict=True)), **ALL)
+
+    assert folder.standing.state == "done", folder.standing.why
+    state = newest_state(folder.path / "checkpoints", digest=folder.order.digest)
+    assert state is not None
+    assert state.repute.suspended == ("bad",)
+    assert [site.site for site in state.records[-1].sites] == ["north", "south"]
+    assert Folders(study).events().count("void") == 3
+
+
+def test_a_site_that_keeps_failing_ends_a_run_that_needs_it(study: Workspace) -> None:
+    north, south = joined(study, "north"), joined(study, "south")
+    full = answering(
+        south, lambda update: Refusal(site="south", round=update.round, reason="disk-full")
+    )
+
+    folder = ended(study, [(north, willing(north)), (south, full)], **ALL)
+
+    assert folder.standing.state == "failed"
+    assert "5 rounds in succession" in folder.standing.why
+    assert "south: disk-full" in folder.standing.why
+    assert "north:" not in folder.standing.why
+
+
+def test_an_update_that_names_other_images_than_the_site_approved_with_is_left_out(
+    study: Workspace,
+) -> None:
+    north, south = joined(study, "north"), joined(study, "south")
+    more = answering(south, lambda update: replace(update, images=8))
+
+    folder = ended(
+        study, [(north, willing(north)), (south, more)], quorum=0.5, rounds=1, min_sites=2
+    )
+
+    rounds = json.loads((folder.path / "rounds.json").read_text())
+    assert [site["refused"] for site in rounds[0]["sites"]] == [
+        "",
+        "its update was left out: it names 8 images; it enrolled with 7",
+    ]
+
+
+def test_a_site_that_hangs_makes_no_pace_longer_though_it_is_the_first_by_name(
+    study: Workspace,
+) -> None:
+    hung, north = joined(study, "a-hung"), joined(study, "north")
+    folder = submit(study.runs, federated(quorum=0.5, rounds=1, min_sites=2, deadline_s=3.0))
+
+    with playing(hung, answering(hung, lambda _: None)), playing(north, willing(north)):
+        until(lambda: folder.standing.sites.get("north", {}).get("answered"), 15)
+        early = folder.standing.state
+        until(lambda: folder.standing.state == "done")
+
+    assert early == "training"
+    assert folder.standing.paces_s[0] < 2.0
+
+
+def test_a_peers_head_is_logged_with_another_standing_and_not_with_each(study: Workspace) -> None:
+    site, said = joined(study, "north"), [0]
+
+    def waiting(line: Line, incoming: Incoming) -> RecordDict:
+        line.fetch(incoming)
+        said[0] += 1
+        standing = Standing(site="north", state="waiting", code="not-approved", images=0)
+        return with_witness(standing_records(standing), said[0], f"{said[0]:064x}")
+
+    submit(study.runs, federated())
+    with playing(site, waiting):
+        until(lambda: said[0] >= 4)
+        time.sleep(0.3)
+
+    assert Folders(study).events().count("site head") == 1
+
+
+def record(**refused: str) -> RoundRecord:
+    sites = tuple(SiteRecord(site=site, refused=why) for site, why in refused.items())
+    return RoundRecord(round=1, sites=sites, bytes_up=0, bytes_down=0, seconds=1.0, void="void")
+
+
+@pytest.mark.parametrize("code", [conduct.ABSENT, *sorted(conduct.FOR_NOW)])
+def test_who_is_away_or_takes_no_part_just_now_spoils_no_round(code: str) -> None:
+    assert not conduct._is_spoilt(record(north="", south=code), 1.0)
+    assert not conduct._is_spoilt(record(north="disk-full", south=code), 1.0)
+    assert not conduct._all_failed(record(south=code), ["south"])
+
+
+@pytest.mark.parametrize("code", ["not-enough-images", "disk-full", "too-often", "a-new-one"])
+def test_who_fails_spoils_the_round_that_needs_it(code: str) -> None:
+    assert conduct._is_spoilt(record(north="", south=code), 1.0)
+    assert conduct._all_failed(record(south=code), ["south"])
+
+
+def test_codes_for_now_are_codes() -> None:
+    assert conduct.FOR_NOW <= CODES.keys()
