@@ -78,7 +78,8 @@ SERVER = {
     "resume": ["", "nope -d study", "tiny -d study"],
     "fetch": ["", "nope -d study", "tiny -d study", "tiny -d study --out file"],
     "logs": ["", "nope -d study"],
-    "audit verify": ["-d nowhere"],
+    "audit verify": ["-d nowhere", "-d study --witness nowhere", "-d study --witness file"],
+    "audit heads": ["-d nowhere"],
 }  # fmt: skip
 CLIENT = {
     "join": ["", "rubbish", "'' -d new", "file -d new", "bad.yaml -d new", "images -d new",

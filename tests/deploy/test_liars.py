@@ -70,7 +70,7 @@ def test_no_lie_ends_a_run(tmp_path: Path) -> None:
     def lying(line: Line, incoming: Incoming) -> RecordDict:
         records = line.fetch(incoming)
         if incoming.kind == "query":
-            return standing_records(Standing(site="liar", state="approved", code="", images=9))
+            return standing_records(Standing(site="liar", state="approved", code="", images=7))
         name, lie = lies[len(told) % len(lies)]
         told.append(name)
         return lie(read_task(records))
@@ -91,7 +91,7 @@ def test_no_lie_ends_a_run(tmp_path: Path) -> None:
     for (name, _), record in zip(lies, rounds, strict=True):
         sites = {site["site"]: site for site in record["sites"]}
         assert not sites["honest"]["refused"], name
-        harmless = name == "more images than there are" or "witness" in name
+        harmless = "witness" in name
         assert bool(sites["liar"]["refused"]) != harmless, (name, sites["liar"])
         assert len(sites["liar"]["refused"]) <= 1000, name
     for name, content in Folders(server.workspace).contents().items():

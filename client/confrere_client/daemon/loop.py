@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from confrere_client.daemon.consent import judged, policy_of, visible
 from confrere_client.daemon.errand import Errand, errand_key, may_begin, spool
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.hospital.join import renew_if_due
-from confrere_client.hospital.plans import Plan, list_plans, read_plan, receive, run_of, standing
-from confrere_client.hospital.policy import Policy, judge, read_policy, usable_images
-from confrere_client.hospital.registry import registered
+from confrere_client.hospital.plans import Plan, list_plans, read_plan, receive, run_of
+from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import code_of
@@ -67,12 +67,6 @@ UNASKED_S = 300.0
 """A round that nobody has asked for since the line came back is given up after so long."""
 
 
-class PolicyUnreadable(ConfigError):  # noqa: N818  (the code says it better)
-    """The hospital's policy has faults, so nothing of it is guessed."""
-
-    code = "policy-unreadable"
-
-
 @dataclass(kw_only=True)
 class Daemon:
     """One site at work."""
@@ -96,7 +90,7 @@ class Daemon:
         return Hands(
             folder=self.site.folder,
             log_file=self.site.folder / "worker.log",
-            environment=_visible(self._policy()),
+            environment=visible(self._policy()),
         )
 
     @cached_property
@@ -211,14 +205,7 @@ class Daemon:
             return Standing(site=site, state="refused", code=code_of(fault), images=0)
 
     def _judge(self, plan: Plan, run: Run) -> Standing:
-        policy = self._policy()
-        lent = registered(self.site.folder)
-        verdict = judge(policy, plan.proposal, run, data_sets=lent, now=datetime.now().astimezone())
-        entry = lent.get(verdict.data_set)
-        images = usable_images(policy, entry) if entry is not None else 0
-        return standing(
-            self.site.config.site, verdict, plan.decision, images=images, paused=self._paused
-        )
+        return judged(self.site, plan, run, paused=self._paused)
 
     def _task(self, line: Line, incoming: Incoming, task: Task) -> None:
         plan = self._plan_of(incoming.group, task)
@@ -363,10 +350,7 @@ class Daemon:
             self._chain.append("server head", length=head[0], head=head[1])
 
     def _policy(self) -> Policy:
-        try:
-            return read_policy(self.site.policy)
-        except ConfigError as fault:
-            raise PolicyUnreadable(fault.faults, self.site.policy.name) from None
+        return policy_of(self.site)
 
     def _renew_worker(self) -> None:
         """End a worker that was started under another policy, or other data sets."""
@@ -374,7 +358,7 @@ class Daemon:
         now = tuple(path.read_bytes() if path.exists() else b"" for path in files)
         if now != self._worker_under:
             self.hands.drop()
-            self.hands.environment = _visible(self._policy())
+            self.hands.environment = visible(self._policy())
             self._worker_under = now
 
     @property
@@ -405,13 +389,6 @@ class Daemon:
             stamped = {**said, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             with contextlib.suppress(OSError):  # a full disk must not end the daemon
                 atomic_write(self.site.status, json.dumps(stamped, indent=1).encode())
-
-
-def _visible(policy: Policy) -> Mapping[str, str]:
-    """Return the environment that shows the worker no GPU but the policy's."""
-    if policy.gpus is None:
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, policy.gpus))}
 
 
 def _said(fault: Exception) -> str:

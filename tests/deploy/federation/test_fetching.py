@@ -133,8 +133,8 @@ def test_a_release_is_a_witness_too(workspace: Workspace, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "3", '{"length": 0, "head": "%s"}' % HASH, '{"length": 3, "head": "x"}',
-     '{"length": true, "head": "%s"}' % HASH, '{"release": 3}', '{"server_head": null}'],
+    ["", "[]", "{}", "3", f'{{"length": 0, "head": "{HASH}"}}', '{"length": 3, "head": "x"}',
+     f'{{"length": true, "head": "{HASH}"}}', '{"release": 3}', '{"server_head": null}'],
 )  # fmt: skip
 def test_a_file_without_a_head_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "witness.json"

@@ -333,7 +333,7 @@ def test_a_desk_is_called_a_few_times_a_minute_at_most(
 
     assert statuses.count(200) == edge.DESK_AT_ONCE
     assert set(statuses[10:]) == {429}
-    assert ask(app, "POST", "/v1/renew", enrolled(workspace, "other")).status == 200
+    assert ask(app, "POST", "/v1/renew", enrolled(workspace, "hasty")).status == 200
 
 
 def test_a_desk_that_refuses_says_why_and_one_that_breaks_says_nothing(
