@@ -107,6 +107,10 @@ class Worker:
             enrolled=usable_images(policy, _entry(self.site.folder, run)),
         )
         said = answer(own, desk)
+        if desk.account is not None:
+            # The audit log's own head reaches the coordinator, and with it fixes the ledger's.
+            rows, head = desk.account.ledger.head()
+            self.site.chain().append("ledger head", rows=rows, head=head)
         if isinstance(said, Update):
             self._outbox.put(plain["key"], plain["run_id"], said)
             self.tell(errand=plain["key"], done=True)

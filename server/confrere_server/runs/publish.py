@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from confrere_common.augment.pipeline import PREPROCESSING
@@ -35,6 +36,9 @@ def publish(
         "rounds": state.round,
         "method": run.method.name,
         "warm_start": order.warm_start,
+        # Asked of every site; what each one's patients were charged stands in its own ledger.
+        "privacy": asdict(run.privacy) if run.privacy is not None else None,
+        "secure_aggregation": run.secure_aggregation is not None,
         "sites": _sites(state),
     }
     card = Card(
