@@ -65,9 +65,10 @@ class Ledger:
         """Reserve *spend* and return its row; the attempt is counted here.
 
         Guarantee: durable before it returns; PrivacyError, and nothing written, where the data set
-        would go over *budget*, counting every charge there has ever been, or the run over what it
-        *promised*, counting every charge of that run: the epsilon that was approved is the most
-        that it can take, however often a round is asked for.
+        would go over *budget*, counting every charge there has ever been.
+
+        Guarantee: the same where the run would go over what it *promised*, counting every charge of
+        that run: it takes no more than was approved, however often a round is asked for.
         """
         with self._writing() as (database, rows):
             earlier = ledger.spends(rows, spend.data_set)

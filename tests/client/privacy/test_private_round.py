@@ -89,6 +89,10 @@ def test_nothing_leaves_but_a_noised_update_of_the_enrolled_weight(
 
 
 def test_a_run_takes_no_more_than_it_promised_however_often_it_asks(tmp_path: Path) -> None:
+    """``Ledger.charge``: "Guarantee: the same where the run would go over what it *promised*,
+    counting every charge of that run: it takes no more than was approved, however often a round is
+    asked for."
+    """
     run, account = private_run(), account_in(tmp_path)
     desk = desk_of(tmp_path, run, account)
 
