@@ -1,10 +1,15 @@
-"""A study small enough for a test: grey 16-pixel images of two sites, three classes."""
+"""A study small enough for a test, and a server on the loopback with two sites enrolled."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from served import enrolled, make_study, served
+
+from confrere_client.hospital.site import SiteFolder
+from confrere_server.start import Server
 
 TINY = {
     "name": "tiny",
@@ -41,3 +46,19 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(TINY))
     return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(make_study(tmp_path_factory.mktemp("coordinator") / "study")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def north(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
+    return enrolled(server.workspace, tmp_path_factory.mktemp("north"), "north")
+
+
+@pytest.fixture(scope="module")
+def south(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
+    return enrolled(server.workspace, tmp_path_factory.mktemp("south"), "south")

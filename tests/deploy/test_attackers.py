@@ -6,7 +6,6 @@ The server is the real one: its TLS, edge, roster and Flower's app behind them, 
 import contextlib
 import http.client
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -71,22 +70,6 @@ FORBIDDEN = (
     "/v1/enrol/",
     "/health/../v1/control/list-runs",
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(make_study(tmp_path_factory.mktemp("coordinator") / "study")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def north(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
-    return enrolled(server.workspace, tmp_path_factory.mktemp("north"), "north")
-
-
-@pytest.fixture(scope="module")
-def south(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
-    return enrolled(server.workspace, tmp_path_factory.mktemp("south"), "south")
 
 
 def line_of(site: SiteFolder, key: SiteFolder | None = None) -> Line:

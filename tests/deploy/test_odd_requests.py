@@ -7,7 +7,6 @@ import base64
 import contextlib
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,23 +17,6 @@ from confrere_client.hospital.site import SiteFolder
 from confrere_common.pki.keys import public_pem
 from confrere_server.start import Server
 from confrere_server.transport import edge
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(make_study(tmp_path_factory.mktemp("coordinator") / "study")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def north(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
-    return enrolled(server.workspace, tmp_path_factory.mktemp("north"), "north")
-
-
-@pytest.fixture(scope="module")
-def south(server: Server, tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
-    return enrolled(server.workspace, tmp_path_factory.mktemp("south"), "south")
-
 
 KEY = b"(the node's key)"
 

@@ -15,14 +15,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from confrere_client.hospital import hours as clock
 from confrere_client.hospital.registry import NAME, Registered, chosen, dataset_of, printable
-from confrere_client.hospital.settings import read_mapping, read_section
 from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS
 from confrere_common.errors import DataError, unknown
 from confrere_common.method import METHODS
 from confrere_common.proposal import Proposal, State
 from confrere_common.section import documentation, section
-from confrere_common.settings import written
+from confrere_common.settings import check_settings, read_mapping, written
 
 FIGURES = ("loss", "rankme", "feature_std", "uniformity", "alignment", "dead_share")
 """Figures of a round that leave by default: loss and health of the representation."""
@@ -182,7 +181,7 @@ Fault: TypeAlias = tuple[str, str]
 
 def read_policy(path: Path) -> Policy:
     """Load policy.yaml; ConfigError lists every fault, for no part of a policy is ever guessed."""
-    return read_section(read_mapping(path), Policy, path.name)
+    return check_settings(read_mapping(path), Policy, path.name)
 
 
 def policy_text(policy: Policy) -> str:

@@ -17,13 +17,13 @@ from pydantic import Field
 from confrere_client.data.cache import Progress
 from confrere_client.data.catalog import check_patients
 from confrere_client.data.images import Images, images_of
-from confrere_client.hospital.settings import read_mapping, read_section
 from confrere_client.source import SOURCES, Record, Source, UnreadableImage, open_source
 from confrere_common.augment.presets import PRESETS
 from confrere_common.config import Choice, Run
 from confrere_common.errors import ConfigError, DataError, unknown
 from confrere_common.family import Named
 from confrere_common.section import section
+from confrere_common.settings import check_settings, read_mapping
 from confrere_common.storage import atomic_write
 
 FILE = "data.yaml"
@@ -115,7 +115,7 @@ def registered(folder: Path) -> Mapping[str, Registered]:
     # A DataError, whose text never leaves: the file holds paths.
     for name, plain in _plain(path).items():
         try:
-            found[name] = read_section({**_mapping(plain), "name": name}, Registered, name)
+            found[name] = check_settings({**_mapping(plain), "name": name}, Registered, name)
             SOURCES.configure(found[name].source)
         except ConfigError as fault:
             faults += [f"{name}: {text}" for text in fault.faults]

@@ -96,7 +96,8 @@ def test_its_making_is_the_first_row_of_the_audit_log(workspace: Workspace) -> N
 def test_server_yaml_explains_itself_and_tells_all_faults_at_once(workspace: Workspace) -> None:
     settings = workspace.folder / "server.yaml"
     text = settings.read_text()
-    settings.write_text(text + "body_limit: 3\nrequests_per_s: 0\n")
+    slow = text.replace("requests_per_s: 100", "requests_per_s: 0")
+    settings.write_text(f"{slow}body_limit: 3\n")
 
     with pytest.raises(ConfigError) as caught:
         open_workspace(workspace.folder)
@@ -104,6 +105,14 @@ def test_server_yaml_explains_itself_and_tells_all_faults_at_once(workspace: Wor
     assert "# HOST:PORT under which the hospitals reach this server" in text
     assert "did you mean 'body_limit_mb'?" in str(caught.value)
     assert "requests_per_s is 0" in str(caught.value)
+
+
+def test_an_address_that_stands_twice_does_not_silently_win(workspace: Workspace) -> None:
+    settings = workspace.folder / "server.yaml"
+    settings.write_text(settings.read_text() + "address: elsewhere.example.org:1\n")
+
+    with pytest.raises(ConfigError, match="the key 'address' stands twice"):
+        open_workspace(workspace.folder)
 
 
 def test_the_public_port_is_the_address_s_unless_said_otherwise(workspace: Workspace) -> None:

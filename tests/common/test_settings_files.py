@@ -1,12 +1,12 @@
-"""A site's YAML files are read with every fault at once, and nothing in them is guessed."""
+"""YAML files of settings are read with every fault at once, and nothing in them is guessed."""
 
 from pathlib import Path
 
 import pytest
 
-from confrere_client.hospital.settings import read_mapping, read_section
 from confrere_common.errors import ConfigError
 from confrere_common.section import section
+from confrere_common.settings import check_settings, read_mapping
 
 
 @section
@@ -32,7 +32,7 @@ def faults_of(folder: Path, text: str | bytes) -> tuple[str, ...]:
     path = folder / "file.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as told:
-        read_section(read_mapping(path), Outer, path.name)
+        check_settings(read_mapping(path), Outer, path.name)
     assert str(folder) not in str(told.value)
     return told.value.faults
 
