@@ -105,7 +105,8 @@ class Ledger:
         if not self.path.exists() and self._witnessed() is None:
             ledger.must_hold([], receipts)
             return []
-        with closing(self._open()) as database:
+        with closing(self._open()) as database, _faults_told():
+            database.execute("BEGIN")  # both of its tables as they are at one moment
             rows = self._verified(database)
         ledger.must_hold(rows, receipts)
         return rows
@@ -142,9 +143,10 @@ class Ledger:
                 raise
 
     def _open(self) -> sqlite3.Connection:
-        self._create()
-        _must_be_private(self.path)
-        with _faults_told():
+        # One at a time: SQLite does not wait for another that sets the journal's mode as well.
+        with _lock(self.path.with_name(f".{self.path.name}.opening")), _faults_told():
+            self._create()
+            _must_be_private(self.path)
             database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
@@ -170,6 +172,8 @@ class Ledger:
         sync_folder(self.path.parent)
 
     def _verified(self, database: sqlite3.Connection) -> list[Row]:
+        # The witness first: read after the rows, it might tell of one that came in between.
+        seen = self._witnessed()
         with _faults_told():
             stored = database.execute(
                 "SELECT number, at, kind, body, previous, digest FROM ledger ORDER BY number"
@@ -178,7 +182,6 @@ class Ledger:
                 "SELECT seq FROM sqlite_sequence WHERE name = 'ledger'"
             ).fetchone()
         rows = [_row(*one) for one in stored]
-        seen = self._witnessed()
         if self.witness is not None and seen is None and rows:
             raise ledger.broken(f"its witness {self.witness} is gone")
         ledger.must_hold(rows, [] if seen is None else [seen])

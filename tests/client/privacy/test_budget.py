@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,3 +256,45 @@ def test_a_crash_before_a_row_was_witnessed_is_no_forgery(tmp_path: Path) -> Non
     made.charge(spend(2), BUDGET)
 
     assert json.loads(made.witness.read_text())["number"] == 2
+
+
+def test_whoever_reads_while_another_writes_sees_a_whole_ledger(tmp_path: Path) -> None:
+    book = ledger_killing.ledger_in(tmp_path)
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            book.charge(ledger_killing.spend(number), ledger_killing.BUDGET)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        seen.append(len(book.rows()))  # a PrivacyError would say that the ledger was forged
+    writer.join()
+
+    assert seen == sorted(seen)
+    assert len(book.rows()) == 60
+
+
+def test_two_writers_who_make_the_ledger_at_once_both_find_it_sound(tmp_path: Path) -> None:
+    faults: list[BaseException] = []
+
+    def write(folder: Path, start: threading.Barrier) -> None:
+        start.wait()
+        try:
+            ledger_killing.ledger_in(folder).charge(ledger_killing.spend(1), ledger_killing.BUDGET)
+        except BaseException as fault:
+            faults.append(fault)
+
+    for number in range(25):
+        start = threading.Barrier(3)
+        folder = tmp_path / str(number)
+        writers = [threading.Thread(target=write, args=(folder, start)) for _ in range(3)]
+        for one in writers:
+            one.start()
+        for one in writers:
+            one.join()
+
+    assert faults == []
