@@ -1,10 +1,14 @@
 """Files that are either whole or absent: temporary name, flush to disk, rename."""
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+from confrere_common.errors import ConfigError
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -52,6 +56,20 @@ def remove_folder(path: Path) -> None:
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
+
+
+@contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold the file *path* for this process alone; ConfigError *otherwise* when another does.
+
+    The hold ends with the process, however that ends.
+    """
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError([otherwise], str(path.parent)) from None
+        yield
 
 
 def sync_folder(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from ssl import SSLContext
 from types import FrameType
 
@@ -18,9 +16,10 @@ import uvicorn
 
 from confrere_common.chain import Chain
 from confrere_common.code import bundle
-from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.errors import ConfrereError
 from confrere_common.log import reason
 from confrere_common.pki.tls import server_context
+from confrere_common.storage import alone
 from confrere_server.membership.roster import Roster, enrol, read_roster, renew, saw
 from confrere_server.membership.workspace import Workspace, renew_server
 from confrere_server.runs.conduct import Conductor
@@ -181,7 +180,8 @@ def start(workspace: Workspace, *, grace_s: float = 30.0) -> None:
 
     Guarantee: whenever the process ends, the next start goes on from the last finished round.
     """
-    with _alone(workspace.folder):
+    busy = "another server holds this workspace: stop it first (confrere server health)."
+    with alone(workspace.folder / "server.lock", busy):
         renew_server(workspace)
         server = Server(workspace=workspace)
         server.chain.append("server started", pid=os.getpid())
@@ -296,16 +296,3 @@ class Shown:
     def _marks(self) -> tuple[int, ...]:
         found = [path.stat() for path in (self.workspace.server_chain, self.workspace.root)]
         return tuple(mark for one in found for mark in (one.st_mtime_ns, one.st_ino))
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / "server.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                ["another server holds this workspace: stop it first (confrere server health)."],
-                str(folder),
-            ) from None
-        yield

@@ -75,10 +75,12 @@ class Ledger:
             same = [one for one in earlier if (one.run, one.round) == (spend.run, spend.round)]
             spend = replace(spend, attempt=len(same) + 1)
             events = [one.event for one in (*earlier, spend)]
-            _must_afford(spend, self.cost(events, budget.delta), budget)
+            whole = self.cost(events, budget.delta)
+            _must_afford(spend, whole, budget, of=f"data set '{spend.data_set}'")
             if promised is not None:
                 own = [one.event for one in (*earlier, spend) if one.run == spend.run]
-                _must_keep(spend, self.cost(own, promised.delta), promised)
+                part = self.cost(own, promised.delta)
+                _must_afford(spend, part, promised, of="the run, which promised no more,")
             row = ledger.following(rows, spend, self.clock())
             _insert(database, row)
         self._note_head(row.number, row.digest)
@@ -208,22 +210,12 @@ class Ledger:
                 atomic_write(self.witness, said.encode())
 
 
-def _must_afford(spend: Spend, after: float, budget: Budget) -> None:
+def _must_afford(spend: Spend, after: float, budget: Budget, *, of: str) -> None:
     if not after <= budget.epsilon:
         raise PrivacyError(
-            f"round {spend.round} would bring data set '{spend.data_set}' to epsilon {after:.2f}, "
-            f"over its budget of {budget.epsilon:.2f}. Nothing was read or sent. Raise "
-            "privacy.noise_multiplier, plan fewer rounds, or ask the hospital to raise the budget.",
-            code="budget-spent",
-        )
-
-
-def _must_keep(spend: Spend, after: float, promised: Budget) -> None:
-    if not after <= promised.epsilon:
-        raise PrivacyError(
-            f"round {spend.round} would bring the run to epsilon {after:.2f} on data set "
-            f"'{spend.data_set}'; it promised {promised.epsilon:.2f}. Nothing was sent. Plan more "
-            "privacy.spare_rounds, or leave noise_multiplier out, so that it is found for you.",
+            f"round {spend.round} would bring {of} to epsilon {after:.2f}, over its budget of "
+            f"{budget.epsilon:.2f}. Nothing was read or sent. Raise privacy.noise_multiplier, plan "
+            "fewer rounds, or ask the hospital to raise the budget.",
             code="budget-spent",
         )
 
