@@ -15,10 +15,10 @@ from confrere_common.blocks import among, draw_blocks, patches_of
 from confrere_common.distil import Centre, Prototypes, sharpened, surprise
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.errors import ConfigError
 from confrere_common.heads import Learned, calibrate, in_one_pass
 from confrere_common.masking import over_hidden
 from confrere_common.method import Augment, Method
+from confrere_common.patched import must_be_patched
 from confrere_common.section import section
 
 
@@ -69,7 +69,12 @@ class Ibot(Method):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
-        vit = _must_suit(encoder)
+        vit = must_be_patched(
+            encoder,
+            "ibot",
+            "it masks patches inside the encoder, which '{}' does not have. Choose encoder vit, or "
+            "method dino, which trains every encoder.",
+        )
         self.config = config
         self.encoder = encoder
         self.cells = torch.Size(vit.grid).numel()
@@ -147,20 +152,3 @@ class Ibot(Method):
         teacher.become(self.teacher, self.encoder, self.head)
         self.centre.reset()
         self.patch_centre.reset()
-
-
-def _must_suit(encoder: Encoder) -> Vit:
-    if not isinstance(encoder, Vit):
-        kind = type(encoder).__name__.lower()
-        fault = (
-            f"it masks patches inside the encoder, which '{kind}' does not have. Choose encoder "
-            f"{', '.join(Ibot.encoder_kinds)}, or method dino, which trains every encoder."
-        )
-        raise ConfigError([fault], "method 'ibot'")
-    if torch.Size(encoder.grid).numel() < 2:
-        fault = (
-            f"images of one patch of {encoder.patch} voxels leave nothing to hide. Set a smaller "
-            "encoder.patch, or use larger images."
-        )
-        raise ConfigError([fault], "method 'ibot'")
-    return encoder

@@ -16,10 +16,10 @@ from confrere_common import teacher
 from confrere_common.blocks import among, draw_blocks, patches_of, take
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.errors import ConfigError
 from confrere_common.heads import Learned
 from confrere_common.masking import over_hidden
 from confrere_common.method import Augment, Method
+from confrere_common.patched import must_be_patched, uneven
 from confrere_common.positions import sincos
 from confrere_common.section import section
 
@@ -68,8 +68,13 @@ class Ijepa(Method):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
-        _must_suit(config, encoder)
-        vit = cast(Vit, encoder)
+        vit = must_be_patched(
+            encoder,
+            "ijepa",
+            "it hides patches from the encoder, which '{}' cannot leave out. Choose encoder vit or "
+            "method simmim, which trains every encoder.",
+            uneven("predictor", config.predictor_dim, config.predictor_heads),
+        )
         self.config = config
         self.encoder = encoder
         self.cells = torch.Size(vit.grid).numel()
@@ -157,25 +162,3 @@ class _Predictor(nn.Module):
             tokens_RnP = block(tokens_RnP)
         guesses_RTD: Tensor = self.widen(self.norm(tokens_RnP[:, -patches:]))
         return guesses_RTD
-
-
-def _must_suit(config: Ijepa.Config, encoder: Encoder) -> None:
-    faults = []
-    if not isinstance(encoder, Vit):
-        kind = type(encoder).__name__.lower()
-        faults.append(
-            f"it hides patches from the encoder, which '{kind}' cannot leave out. Choose encoder "
-            f"{', '.join(Ijepa.encoder_kinds)}, or method simmim, which trains every encoder."
-        )
-    elif torch.Size(encoder.grid).numel() < 2:
-        faults.append(
-            f"images of one patch of {encoder.patch} voxels leave nothing to hide. Set a smaller "
-            "encoder.patch, or use larger images."
-        )
-    if config.predictor_dim % config.predictor_heads:
-        faults.append(
-            f"predictor_dim {config.predictor_dim} cannot be shared among {config.predictor_heads} "
-            "heads. Choose predictor_heads that divide it."
-        )
-    if faults:
-        raise ConfigError(faults, "method 'ijepa'")

@@ -10,12 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from confrere_common.blocks import take
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.errors import ConfigError
 from confrere_common.heads import Learned
 from confrere_common.masking import draw_hidden, hidden_of, normalised, over_hidden, patchify
 from confrere_common.method import Augment, Method
+from confrere_common.patched import must_be_patched, uneven
 from confrere_common.positions import sincos
 from confrere_common.section import section
 
@@ -51,8 +52,13 @@ class Mae(Method):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
-        _must_suit(config, encoder)
-        vit = cast(Vit, encoder)
+        vit = must_be_patched(
+            encoder,
+            "mae",
+            "it hides patches from the encoder, which '{}' cannot leave out. Choose encoder vit or "
+            "method simmim, which trains every encoder.",
+            uneven("decoder", config.decoder_dim, config.decoder_heads),
+        )
         self.config = config
         self.encoder = encoder
         self.patch = (vit.patch,) * len(vit.grid)
@@ -83,7 +89,7 @@ class Mae(Method):
         vit = cast(Vit, self.encoder)
         shown_first_BN = hidden_BN.to(torch.uint8).argsort(dim=1, stable=True)
         shown_Bn = shown_first_BN[:, : self.shown]
-        encoded_BnD = vit.encode(_take(vit.embed(images_BCZYX), shown_Bn))
+        encoded_BnD = vit.encode(take(vit.embed(images_BCZYX), shown_Bn))
         guesses_BNP: Tensor = self.decoder(encoded_BnD, shown_first_BN.argsort(dim=1))
         return guesses_BNP
 
@@ -108,36 +114,9 @@ class _Decoder(nn.Module):
         seen_BnD = self.narrow(encoded_BnD)
         hidden = places_BN.shape[1] - seen_BnD.shape[1]
         unseen_BhD = self.unseen(seen_BnD[:, :1]).expand(-1, hidden, -1)
-        tokens_BND = _take(torch.cat([seen_BnD, unseen_BhD], dim=1), places_BN)
+        tokens_BND = take(torch.cat([seen_BnD, unseen_BhD], dim=1), places_BN)
         tokens_BND = tokens_BND + self.positions_ND
         for block in self.blocks:
             tokens_BND = block(tokens_BND)
         patches_BNP: Tensor = self.paint(self.norm(tokens_BND))
         return patches_BNP
-
-
-def _take(tokens_BND: Tensor, chosen_Bn: Tensor) -> Tensor:
-    """Return the chosen tokens of each image, of shape (B, n, D)."""
-    return tokens_BND.gather(1, chosen_Bn[..., None].expand(-1, -1, tokens_BND.shape[2]))
-
-
-def _must_suit(config: Mae.Config, encoder: Encoder) -> None:
-    faults = []
-    if not isinstance(encoder, Vit):
-        kind = type(encoder).__name__.lower()
-        faults.append(
-            f"it hides patches from the encoder, which '{kind}' cannot leave out. Choose encoder "
-            f"{', '.join(Mae.encoder_kinds)}, or method simmim, which trains every encoder."
-        )
-    elif torch.Size(encoder.grid).numel() < 2:
-        faults.append(
-            f"images of one patch of {encoder.patch} voxels leave nothing to hide. Set a smaller "
-            "encoder.patch, or use larger images."
-        )
-    if config.decoder_dim % config.decoder_heads:
-        faults.append(
-            f"decoder_dim {config.decoder_dim} cannot be shared among {config.decoder_heads} "
-            "heads. Choose decoder_heads that divide it."
-        )
-    if faults:
-        raise ConfigError(faults, "method 'mae'")
