@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import confrere_common.methods
 from confrere_common.encoder import Encoder
 from confrere_common.family import Family, Named
-from confrere_common.imagined import MADE
+from confrere_common.parts.imagined import MADE
 
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """Stored images (uint8 or uint16, BC[Z]YX) -> augmented, normalised floats of the same size."""

@@ -11,8 +11,8 @@ from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import ConfigError
 from confrere_common.family import Named
 from confrere_common.finetune import Finetune
-from confrere_common.lora import folded
 from confrere_common.method import METHODS, Method, build_method
+from confrere_common.parts.lora import folded
 from confrere_common.task import UNKNOWN_CLASSES, build_task
 from confrere_common.weights import Weights
 

@@ -19,8 +19,8 @@ from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
 from confrere_common.family import Family
 from confrere_common.finetune import Finetune
-from confrere_common.lora import adapt
 from confrere_common.method import Augment, Method
+from confrere_common.parts.lora import adapt
 
 UNKNOWN_CLASSES = ("first", "second")
 """What stands for classes that no image has told yet, where only the size of a model matters."""

@@ -23,9 +23,9 @@ from confrere_client.train import Place, Trainer
 from confrere_common.augment.pipeline import normalise
 from confrere_common.config import Run
 from confrere_common.family import Named
-from confrere_common.masking import patchify
 from confrere_common.method import Method
 from confrere_common.model import build_model, shared_weights
+from confrere_common.parts.masking import patchify
 from confrere_common.privacy.mechanism import Draw, noised
 from confrere_common.weights import Weights, subtract
 

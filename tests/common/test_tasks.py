@@ -17,9 +17,9 @@ from confrere_common.config import Run
 from confrere_common.encoder import build_encoder
 from confrere_common.errors import ConfigError
 from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
-from confrere_common.lora import folded
 from confrere_common.method import imagined_views
 from confrere_common.model import build_model, encoder_weights, shared_weights
+from confrere_common.parts.lora import folded
 from confrere_common.privacy.independence import coupling
 from confrere_common.task import TASKS, FineTask, layers
 

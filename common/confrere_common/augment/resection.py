@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d, max_pool3d
 
-from confrere_common import otsu
 from confrere_common.augment import intensity
+from confrere_common.parts import otsu
 
 VOLUMES = (1e-4, 9.8e-3)
 """844 to 83,757 mm3, the 1st and 99th percentile of cavities in EPISURG, as parts of the volumes of

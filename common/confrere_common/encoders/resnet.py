@@ -18,8 +18,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from confrere_common.encoder import Encoder
+from confrere_common.parts.tensor_train import TensorTrain, convolution
 from confrere_common.section import section
-from confrere_common.tensor_train import TensorTrain, convolution
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 LARGE_FROM = 64

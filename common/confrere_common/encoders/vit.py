@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
-from confrere_common.positions import sincos
+from confrere_common.parts.positions import sincos
+from confrere_common.parts.tensor_train import TensorTrain, linear
 from confrere_common.section import section
-from confrere_common.tensor_train import TensorTrain, linear
 
 DIMS = {"tiny": 192, "small": 384, "base": 768}
 DEPTH = 12

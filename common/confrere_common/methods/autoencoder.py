@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
+from confrere_common.parts.decoder import Decoder
 from confrere_common.section import section
 
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 FLOOR = 1e-5

@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from confrere_common import teacher
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.family import Named
-from confrere_common.heads import Scaled, calibrate, in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.heads import Scaled, calibrate, in_one_pass, perceptron
+from confrere_common.parts.thumbnail import small, thumbnails
 from confrere_common.section import section
-from confrere_common.thumbnail import small, thumbnails
 
 THUMBNAIL = 8
 """Voxels along each side of the image that the guard asks for."""

@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from confrere_common import teacher
-from confrere_common.crops import local_crop
-from confrere_common.distil import Centre, Prototypes, sharpened, surprise
 from confrere_common.encoder import Encoder
-from confrere_common.heads import calibrate, in_one_pass
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.crops import local_crop
+from confrere_common.parts.distil import Centre, Prototypes, sharpened, surprise
+from confrere_common.parts.heads import calibrate, in_one_pass
 from confrere_common.section import section
 
 GLOBAL = 2

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate, scaled_dot_product_attention
 
-from confrere_common.decoder import enlarged
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
+from confrere_common.parts.decoder import enlarged
 from confrere_common.section import section
 
 HEADS = (8, 4, 2)

@@ -10,14 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from confrere_common import teacher
-from confrere_common.blocks import among, draw_blocks, patches_of
-from confrere_common.distil import Centre, Prototypes, sharpened, surprise
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.heads import Learned, calibrate, in_one_pass
-from confrere_common.masking import over_hidden
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.blocks import among, draw_blocks, patches_of
+from confrere_common.parts.distil import Centre, Prototypes, sharpened, surprise
+from confrere_common.parts.heads import Learned, calibrate, in_one_pass
+from confrere_common.parts.masking import over_hidden
 from confrere_common.patched import must_be_patched
 from confrere_common.section import section
 

@@ -12,15 +12,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
-from confrere_common import teacher
-from confrere_common.blocks import among, draw_blocks, patches_of, take
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.heads import Learned
-from confrere_common.masking import over_hidden
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.blocks import among, draw_blocks, patches_of, take
+from confrere_common.parts.heads import Learned
+from confrere_common.parts.masking import over_hidden
+from confrere_common.parts.positions import sincos
 from confrere_common.patched import must_be_patched, uneven
-from confrere_common.positions import sincos
 from confrere_common.section import section
 
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from confrere_common.bottleneck import Bottleneck
 from confrere_common.encoder import Encoder
-from confrere_common.labels import UNKNOWN, label_losses, must_be_classes
 from confrere_common.method import Augment, Method
+from confrere_common.parts.bottleneck import Bottleneck
+from confrere_common.parts.labels import UNKNOWN, label_losses, must_be_classes
 from confrere_common.section import section
 
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from confrere_common.crops import local_crop
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.crops import local_crop
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 GLOBAL = 2

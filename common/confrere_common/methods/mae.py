@@ -10,14 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from confrere_common.blocks import take
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.vit import Vit
-from confrere_common.heads import Learned
-from confrere_common.masking import draw_hidden, hidden_of, normalised, over_hidden, patchify
 from confrere_common.method import Augment, Method
+from confrere_common.parts.blocks import take
+from confrere_common.parts.heads import Learned
+from confrere_common.parts.masking import draw_hidden, hidden_of, normalised, over_hidden, patchify
+from confrere_common.parts.positions import sincos
 from confrere_common.patched import must_be_patched, uneven
-from confrere_common.positions import sincos
 from confrere_common.section import section
 
 

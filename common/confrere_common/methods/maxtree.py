@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from confrere_common.augment.alike import moved_alike
-from confrere_common.component_tree import attributes, quantised
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
+from confrere_common.parts.component_tree import attributes, quantised
+from confrere_common.parts.decoder import Decoder
 from confrere_common.section import section
 
 Attribute: TypeAlias = Literal["area", "depth", "contrast", "compactness"]

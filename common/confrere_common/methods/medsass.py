@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from confrere_common import otsu
 from confrere_common.augment.distort import distort
-from confrere_common.decoder import Decoder, Sides
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
 from confrere_common.method import Augment, Method
-from confrere_common.overlap import soft_dice
+from confrere_common.parts import otsu
+from confrere_common.parts.decoder import Decoder, Sides
+from confrere_common.parts.overlap import soft_dice
 from confrere_common.section import section
 
 

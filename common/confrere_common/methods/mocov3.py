@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from confrere_common import teacher
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from confrere_common.augment.resection import VOLUMES, Texture, draw_cavities, foreground, resect
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
-from confrere_common.overlap import soft_dice
+from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.overlap import soft_dice
 from confrere_common.section import section
 
 

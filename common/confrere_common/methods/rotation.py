@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.heads import in_one_pass, perceptron
+from confrere_common.parts.thumbnail import small, thumbnails
 from confrere_common.section import section
-from confrere_common.thumbnail import small, thumbnails
 
 
 class Rotation(Method):

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from confrere_common.contrast import nt_xent
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.contrast import nt_xent
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 

@@ -12,8 +12,9 @@ from torch.nn.functional import gelu, interpolate
 
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
-from confrere_common.heads import Learned
-from confrere_common.masking import (
+from confrere_common.method import Augment, Method
+from confrere_common.parts.heads import Learned
+from confrere_common.parts.masking import (
     block_grid,
     draw_hidden,
     over_hidden,
@@ -21,7 +22,6 @@ from confrere_common.masking import (
     unpatchify,
     usual_block,
 )
-from confrere_common.method import Augment, Method
 from confrere_common.section import section
 
 

@@ -10,14 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from confrere_common import teacher
-from confrere_common.decoder import Sides
-from confrere_common.distil import Centre, Prototypes, sharpened, surprise
 from confrere_common.encoder import Encoder
-from confrere_common.heads import Learned, calibrate
-from confrere_common.hiding import block_side, cells_of, hidden_share
-from confrere_common.masking import block_grid, draw_hidden, over_hidden, paint_blocks
 from confrere_common.method import Augment, Method
+from confrere_common.parts import teacher
+from confrere_common.parts.decoder import Sides
+from confrere_common.parts.distil import Centre, Prototypes, sharpened, surprise
+from confrere_common.parts.heads import Learned, calibrate
+from confrere_common.parts.hiding import block_side, cells_of, hidden_share
+from confrere_common.parts.masking import block_grid, draw_hidden, over_hidden, paint_blocks
 from confrere_common.section import section
 
 

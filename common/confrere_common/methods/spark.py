@@ -12,20 +12,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
 from confrere_common.encoders.resnet import Resnet
 from confrere_common.errors import ConfigError
-from confrere_common.heads import Learned
-from confrere_common.hiding import block_side
-from confrere_common.masking import (
+from confrere_common.method import Augment, Method
+from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.heads import Learned
+from confrere_common.parts.hiding import block_side
+from confrere_common.parts.masking import (
     block_grid,
     draw_hidden,
     over_hidden,
     paint_blocks,
     usual_block,
 )
-from confrere_common.method import Augment, Method
 from confrere_common.section import section
 
 Shown: TypeAlias = Mapping[tuple[int, ...], Tensor]

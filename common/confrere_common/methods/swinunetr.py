@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from confrere_common.bottleneck import Bottleneck
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass
-from confrere_common.hiding import block_side
-from confrere_common.masking import block_grid, draw_hidden, paint_blocks
 from confrere_common.method import Augment, Method
+from confrere_common.parts.bottleneck import Bottleneck
+from confrere_common.parts.heads import in_one_pass
+from confrere_common.parts.hiding import block_side
+from confrere_common.parts.masking import block_grid, draw_hidden, paint_blocks
 from confrere_common.section import section
 
 

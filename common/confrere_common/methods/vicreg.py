@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 FLOOR = 1e-4

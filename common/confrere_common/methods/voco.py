@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, normalize
 
 from confrere_common.encoder import Encoder
-from confrere_common.heads import in_one_pass, perceptron
 from confrere_common.method import Augment, Method
+from confrere_common.parts.heads import in_one_pass, perceptron
 from confrere_common.section import section
 
 

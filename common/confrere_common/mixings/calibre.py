@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from confrere_common.clusters import means, nearest
-from confrere_common.contrast import exact, nt_xent
 from confrere_common.mixing import Mixing, Visit, images_among
+from confrere_common.parts.clusters import means, nearest
+from confrere_common.parts.contrast import exact, nt_xent
 from confrere_common.section import section
 
 

@@ -8,9 +8,9 @@ have no statistics. A release holds their initial values, with which a later hos
 from torch import nn
 
 from confrere_common.family import NoKnobs
-from confrere_common.heads import Scaled
 from confrere_common.method import Method
 from confrere_common.mixing import Mixing
+from confrere_common.parts.heads import Scaled
 
 NORMS = (
     nn.GroupNorm,

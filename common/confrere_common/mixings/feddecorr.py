@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from confrere_common.contrast import exact
 from confrere_common.mixing import Mixing, images_among
+from confrere_common.parts.contrast import exact
 from confrere_common.section import section
 
 

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from confrere_common.contrast import exact
 from confrere_common.mixing import Mixing, images_among
+from confrere_common.parts.contrast import exact
 from confrere_common.section import section
 
 

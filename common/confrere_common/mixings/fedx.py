@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from confrere_common.contrast import nt_xent, relation
-from confrere_common.heads import perceptron
 from confrere_common.method import Method
 from confrere_common.mixing import Mixing, Visit, images_among
+from confrere_common.parts.contrast import nt_xent, relation
+from confrere_common.parts.heads import perceptron
 from confrere_common.section import section
 
 

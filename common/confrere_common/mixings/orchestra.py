@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize, softmax
 
-from confrere_common.clusters import equal_centres
-from confrere_common.contrast import exact
 from confrere_common.errors import ConfigError
 from confrere_common.method import Method
 from confrere_common.mixing import Kept, Mixing, Visit, images_among
+from confrere_common.parts.clusters import equal_centres
+from confrere_common.parts.contrast import exact
 from confrere_common.section import section
 from confrere_common.weights import Weights
 

@@ -21,9 +21,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from confrere_common.augment.pipeline import Pipeline
 from confrere_common.augment.presets import Ranges
-from confrere_common.decoder import enlarged
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment
+from confrere_common.parts.decoder import enlarged
 from confrere_common.section import section
 from confrere_common.task import FineTask
 

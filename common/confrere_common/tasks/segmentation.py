@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from confrere_common.augment.alike import moved_alike
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment
-from confrere_common.overlap import soft_dice
+from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.overlap import soft_dice
 from confrere_common.section import section
 from confrere_common.task import FineTask
 

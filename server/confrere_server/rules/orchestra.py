@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, softmax
 
-from confrere_common.clusters import balanced
 from confrere_common.exchange import Update
 from confrere_common.mixings.orchestra import CENTRES, LOCAL
+from confrere_common.parts.clusters import balanced
 from confrere_common.section import section
 from confrere_common.weights import Weights
 from confrere_server.folding import fold

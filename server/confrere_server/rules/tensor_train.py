@@ -14,7 +14,7 @@ from torch import Tensor
 
 from confrere_common.exchange import Update
 from confrere_common.family import NoKnobs
-from confrere_common.tensor_train import CORES, aligned, contract, decompose
+from confrere_common.parts.tensor_train import CORES, aligned, contract, decompose
 from confrere_common.weights import Weights
 from confrere_server.folding import fold, must_be_float
 from confrere_server.rule import rule

@@ -11,8 +11,8 @@ from confrere_common.encoder import build_encoder
 from confrere_common.errors import ConfigError
 from confrere_common.family import Named
 from confrere_common.methods.medsass import Medsass
-from confrere_common.otsu import objects
-from confrere_common.overlap import soft_dice
+from confrere_common.parts.otsu import objects
+from confrere_common.parts.overlap import soft_dice
 
 KNOBS = {
     "resnet": {"width": 8, "groups": 4},

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confrere_common.contrast import nt_xent
+from confrere_common.parts.contrast import nt_xent
 
 
 def by_hand(one: torch.Tensor, two: torch.Tensor, temperature: float) -> list[float]:

@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import tiny_run
 
-from confrere_common.clusters import balanced, equal_centres, nearest
-from confrere_common.contrast import nt_xent, relation
 from confrere_common.errors import ConfigError
 from confrere_common.method import METHODS, imagined_views
 from confrere_common.mixing import MIXINGS, Mixing, Visit
@@ -18,6 +16,8 @@ from confrere_common.mixings.calibre import gathered, spread
 from confrere_common.mixings.feddecorr import correlation
 from confrere_common.mixings.fedu2 import unevenness
 from confrere_common.model import build_model, shared_weights
+from confrere_common.parts.clusters import balanced, equal_centres, nearest
+from confrere_common.parts.contrast import nt_xent, relation
 
 IN_BATCH = ("calibre", "feddecorr", "fedu2", "fedx", "orchestra")
 

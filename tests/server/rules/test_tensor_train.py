@@ -8,7 +8,7 @@ from torch import Tensor
 
 from confrere_common.exchange import Update
 from confrere_common.family import NoKnobs
-from confrere_common.tensor_train import contract, decompose, parameters, ranks
+from confrere_common.parts.tensor_train import contract, decompose, parameters, ranks
 from confrere_common.weights import Weights, add, subtract
 from confrere_server.rule import RULES
 

@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from confrere_common.decoder import Decoder
 from confrere_common.encoder import Encoder
+from confrere_common.parts.decoder import Decoder
 
 
 class Bottleneck(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 
-from confrere_common.thumbnail import small, thumbnails
+from confrere_common.parts.thumbnail import small, thumbnails
 
 
 def test_each_voxel_is_the_mean_of_its_region() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from confrere_common import otsu
+from confrere_common.parts import otsu
 
 
 def image(seed: int, size: tuple[int, ...] = (12, 10)) -> Tensor:

@@ -17,8 +17,7 @@ from confrere_common.encoder import ENCODERS, build_encoder
 from confrere_common.errors import ConfigError
 from confrere_common.family import Named
 from confrere_common.model import must_build
-from confrere_common.release import Card, load_release, save_release
-from confrere_common.tensor_train import (
+from confrere_common.parts.tensor_train import (
     TensorTrain,
     TrainConvolution,
     TrainLinear,
@@ -31,6 +30,7 @@ from confrere_common.tensor_train import (
     parameters,
     ranks,
 )
+from confrere_common.release import Card, load_release, save_release
 from confrere_common.weights import count
 
 FULL = 10**6

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from confrere_common.teacher import become, follow, momentum, teacher_of
+from confrere_common.parts.teacher import become, follow, momentum, teacher_of
 
 
 def test_a_teacher_starts_as_a_copy_that_shares_no_memory() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confrere_common.masking import (
+from confrere_common.parts.masking import (
     block_grid,
     draw_hidden,
     hidden_of,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax, normalize
 
-from confrere_common.heads import Scaled, perceptron
+from confrere_common.parts.heads import Scaled, perceptron
 
 
 class Prototypes(nn.Module):

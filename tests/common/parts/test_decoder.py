@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from confrere_common.decoder import Decoder, Sides
 from confrere_common.encoder import ENCODERS, Encoder, build_encoder
 from confrere_common.family import Named
+from confrere_common.parts.decoder import Decoder, Sides
 
 TINY: Mapping[str, Mapping[str, Any]] = {
     "resnet": {"width": 8, "groups": 4},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from confrere_common.crops import local_crop
+from confrere_common.parts.crops import local_crop
 
 
 def test_a_crop_of_the_whole_is_the_image() -> None:

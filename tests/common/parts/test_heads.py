@@ -5,7 +5,7 @@ import torch
 
 from confrere_common.encoder import build_encoder
 from confrere_common.family import Named
-from confrere_common.heads import Learned, Scaled, calibrate, in_one_pass, noise, perceptron
+from confrere_common.parts.heads import Learned, Scaled, calibrate, in_one_pass, noise, perceptron
 
 
 def test_has_the_widths_asked_for() -> None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confrere_common.positions import sincos
+from confrere_common.parts.positions import sincos
 
 GRIDS = st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple)
 

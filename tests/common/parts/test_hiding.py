@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from confrere_common.errors import ConfigError
-from confrere_common.hiding import block_side, cells_of, hidden_share
+from confrere_common.parts.hiding import block_side, cells_of, hidden_share
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from confrere_common.errors import ConfigError
-from confrere_common.masking import usual_block
+from confrere_common.parts.masking import usual_block
 
 
 def block_side(block: int | None, size: tuple[int, ...], method: str) -> int:

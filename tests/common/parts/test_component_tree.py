@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from confrere_common.component_tree import ATTRIBUTES, attributes, quantised
+from confrere_common.parts.component_tree import ATTRIBUTES, attributes, quantised
 
 LEVELS = 4
 Place = tuple[int, ...]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from confrere_common.blocks import among, draw_blocks, patches_of, take
+from confrere_common.parts.blocks import among, draw_blocks, patches_of, take
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (4, 8), (4, 4, 4)])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from confrere_common.labels import UNKNOWN
+from confrere_common.parts.labels import UNKNOWN
 
 MADE: Mapping[str, Callable[[int, tuple[int, ...], int, torch.Generator], Tensor]]
 """What is known -> how it is made of: images, their size, classes, chance. As ``KNOWN`` has it."""

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confrere_common.overlap import soft_dice
+from confrere_common.parts.overlap import soft_dice
 
 
 @given(one=st.integers(0, 2**9 - 1), two=st.integers(0, 2**9 - 1))
