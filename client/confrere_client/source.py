@@ -13,6 +13,9 @@ import confrere_client.sources
 from confrere_common.errors import ConfrereError
 from confrere_common.family import Family, Named
 
+FACTORS = ("sex", "age", "vendor", "kernel", "slice_thickness_mm")
+"""What may be known of a patient and of an acquisition."""
+
 
 class UnreadableImage(ConfrereError):  # noqa: N818  (it is no error of the run)
     """One image cannot be decoded; it is skipped, counted and listed in the local report."""
@@ -51,6 +54,10 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the source keeps of the image itself, as ``describing.KEPT`` names it; empty where it
     must be opened to tell."""
+
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What is known of patient and acquisition (``FACTORS``): figures are judged
+    by it, nothing learns from it."""
 
     @property
     def patient_known(self) -> bool:

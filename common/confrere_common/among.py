@@ -57,7 +57,7 @@ def among_others(model: Method, run: Run) -> Method:
     if isinstance(model, FineTask) and run.finetune is not None and run.finetune.head == "local":
         stays |= model.of_head()
     for name, mixing, config in mixings_of(run):
-        _must_have(model, run.method.name, name, mixing.needs)
+        _must_have(model, run.method.name, name, mixing)
         stays |= mixing.stays(config, model)
     model.personal = stays
     own = tuple(model.state_dict())
@@ -69,15 +69,23 @@ def among_others(model: Method, run: Run) -> Method:
     return model
 
 
-def _must_have(model: Method, method: str, mixing: str, needs: tuple[str, ...]) -> None:
-    for part in needs:
+def _must_have(model: Method, method: str, mixing: str, kind: type[Mixing]) -> None:
+    for part in kind.needs:
         if not isinstance(getattr(model, part, None), nn.Module):
             raise ConfigError(
                 [
                     f"federation.mixing '{mixing}' works on a {part}, and method '{method}' has "
-                    f"none: choose a method that has one (byol), or leave '{mixing}' out."
+                    f"none: choose a method that has one ({(kind.methods or ('byol',))[0]}), or "
+                    f"leave '{mixing}' out."
                 ]
             )
+    if kind.methods is not None and method not in kind.methods:
+        raise ConfigError(
+            [
+                f"federation.mixing '{mixing}' changes a part of method {' or '.join(kind.methods)}, "
+                f"and the run trains '{method}': choose that method, or leave '{mixing}' out."
+            ]
+        )
 
 
 def _must_share(model: Method, run: Run, own: tuple[str, ...]) -> None:

@@ -1,5 +1,8 @@
 """Models as Flower's objects, sent and read piece by piece: no copy of a model beside the model.
 
+All tensors of a model travel as one array (``packed``): Flower makes two objects, and so two
+requests at least, of every array, and models have hundreds of small tensors.
+
 Flower's own array holds the .npy bytes of its tensor beside the tensor, and its pieces beside those
 while it is sent; read, it holds its pieces, a buffer and a copy of that. Here a piece that is sent
 is a view of the tensor, which must not change meanwhile, and one that is read is dropped at once.
@@ -9,12 +12,12 @@ Pinned to flwr 1.41. When the pin moves, ``tests/common/test_arrays.py`` says wh
 
 import hashlib
 import json
+import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
-import numpy as np
 from flwr.app import Array, ArrayRecord
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.supercore.inflatable.inflatable_object import (
@@ -23,44 +26,51 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_head_values_from_object_content,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
-from numpy.lib import format as npy
 from torch import Tensor
 
 from confrere_common.errors import ExchangeError
+from confrere_common.pack import View, cut, length, views
 
 NUMPY = "numpy.ndarray"
 """What Flower calls .npy bytes."""
 
+PACKED = "confrere.pack.1"
+"""What we call tensors in one array; the number is that of the layout (``pack``)."""
+
+Spare: TypeAlias = Callable[[], BinaryIO]
+"""Opens a file that is gone when it is closed."""
+
 PIECE = 2 << 20
 """Bytes of a piece: a server holds several of them for each site that sends or reads."""
 
-SLACK = 1 << 20
-"""Bytes that a message may take beside its arrays."""
-
 MOST_BYTES = 4 << 30
 """Bytes of the largest message that is read where nobody knows how large it must be."""
+
+PIECES_AT_MOST = MOST_BYTES // PIECE
+"""Pieces for which memory is set aside at once, though a sender's word is all that tells of them."""
+
+SLACK = 1 << 20
+"""Bytes that a message may take beside its arrays."""
 
 HEAD_ENDS = b"\0"
 """What Flower writes between an object's head and its body."""
 
 
-class TensorArray(Array):
-    """An array that shares its tensor's memory; *data* is made anew whenever it is asked for."""
+class RawArray(Array):
+    """An array whose bytes are memory that it shares; *data* is made anew when it is asked for."""
 
     __qualname__ = "Array"  # by its class's name Flower tells how to read it
 
-    def __init__(self, tensor: Tensor) -> None:
-        values = tensor.detach().contiguous().numpy()
-        head = BytesIO()
-        npy.write_array_header_1_0(head, npy.header_data_from_array_1_0(values))
-        raw = values.reshape(-1).view(np.uint8).data
-        said = {"dtype": str(values.dtype), "shape": tuple(values.shape), "stype": NUMPY}
+    def __init__(
+        self, parts: Sequence[View], *, dtype: str, shape: tuple[int, ...], stype: str
+    ) -> None:
+        pieces = [_Piece(run) for run in cut(parts, PIECE)]
         # Not by assignment, which Flower takes for a change.
-        self.__dict__.update(said, _pieces=_cut(head.getvalue(), raw))
+        self.__dict__.update({"dtype": dtype, "shape": shape, "stype": stype, "_pieces": pieces})
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
-        """Return the .npy bytes."""
+        """Return the bytes."""
         return b"".join(piece.data for piece in self.__dict__["_pieces"])
 
     def slice_array(self) -> list[tuple[str, InflatableObject]]:
@@ -72,16 +82,44 @@ class TensorArray(Array):
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
 
+def packed(tensors: Mapping[str, Tensor]) -> RawArray:
+    """Return all *tensors* as one array: many small ones would take a request each, and more."""
+    parts = views(tensors)
+    return RawArray(parts, dtype="uint8", shape=(length(parts),), stype=PACKED)
+
+
+class FiledArray(Array):
+    """An array that was read into a file: it takes no memory."""
+
+    __qualname__ = "Array"
+
+    def __init__(self, said: Mapping[str, Any], file: BinaryIO) -> None:
+        self.__dict__.update({**said, "file": file})
+        weakref.finalize(self, file.close)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """Return the bytes."""
+        descriptor = self.file.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+    @property
+    def file(self) -> BinaryIO:
+        """Return where it lies."""
+        found: BinaryIO = self.__dict__["file"]
+        return found
+
+
 class _Piece(ArrayChunk):
     __qualname__ = "ArrayChunk"
 
-    def __init__(self, head: bytes, raw: memoryview) -> None:
-        self._head, self._raw, self._name = head, raw, ""
+    def __init__(self, run: Sequence[View]) -> None:
+        self._run, self._name = run, ""
 
     @property
     def data(self) -> memoryview:  # type: ignore[override]
-        """Return the bytes; only those that begin an array are copied for it."""
-        return memoryview(self._head + self._raw) if self._head else self._raw
+        """Return the bytes; only what lies in several places is copied for it."""
+        return memoryview(self._run[0] if len(self._run) == 1 else b"".join(self._run))
 
     @property
     def object_id(self) -> str:
@@ -111,14 +149,20 @@ def most_bytes(size: int) -> int:
     return size + size // 10 + SLACK
 
 
-def gathered(name: str, get: Callable[[str], bytes], at_most: int = MOST_BYTES) -> InflatableObject:
+def gathered(
+    name: str,
+    get: Callable[[str], bytes],
+    at_most: int = MOST_BYTES,
+    spare: Spare | None = None,
+) -> InflatableObject:
     """Return the object *name*, asking *get* for the bytes of each part when it is needed.
 
-    An array's pieces are read into its own memory one by one. ExchangeError when all of it takes
+    An array's pieces are read into its own memory one by one, those of packed tensors into a file
+    from *spare* if there is one. ExchangeError when all of it takes
     more than *at_most* bytes, which a few small parts can by naming each other often; any exception
     when they are no such object: foreign bytes make Flower's reader fail in any way.
     """
-    return _Reading(get=get, at_most=at_most).object(name)
+    return _Reading(get=get, at_most=at_most, spare=spare).object(name)
 
 
 @dataclass(kw_only=True)
@@ -127,6 +171,7 @@ class _Reading:
 
     get: Callable[[str], bytes]
     at_most: int
+    spare: Spare | None = None
     taken: int = 0
     known: dict[str, InflatableObject] = field(default_factory=dict)
 
@@ -139,7 +184,7 @@ class _Reading:
     def _read(self, content: bytes) -> InflatableObject:
         kind, below, _ = get_object_head_values_from_object_content(content)
         if kind == Array.__qualname__:
-            return _array(content, below, self._content)
+            return _array(content, below, self._content, self.spare)
         children = {child: self.object(child) for child in below}
         if kind == ArrayRecord.__qualname__:
             return self._record(json.loads(get_object_body(content, ArrayRecord)), children)
@@ -152,7 +197,7 @@ class _Reading:
         seen: set[str] = set()
         for child in names.values():
             if child in seen:  # one array under two names becomes two tensors
-                self._take(len(children[child].data))
+                self._take(_size(children[child]))
             seen.add(child)
         return record({key: children[child] for key, child in names.items()})
 
@@ -167,25 +212,41 @@ class _Reading:
             raise ExchangeError(f"it takes more than {self.at_most} bytes, and is not read")
 
 
-def _array(content: bytes, below: Sequence[str], get: Callable[[str], bytes]) -> Array:
+def _array(
+    content: bytes, below: Sequence[str], get: Callable[[str], bytes], spare: Spare | None
+) -> Array:
     said = json.loads(get_object_body(content, Array))
     numbers = said["arraychunk_ids"]
     # A piece of zeros may honestly stand in an array many times; it lies below it once.
     if not all(type(one) is int for one in numbers) or {*numbers} != {*range(len(below))}:
         raise ExchangeError("an array names other pieces than it came with")
-    data = bytearray()
-    for number in numbers:
-        piece = get(below[number])
-        kind, grandchildren, _ = get_object_head_values_from_object_content(piece)
-        if kind != ArrayChunk.__qualname__ or grandchildren:
-            raise ExchangeError("an array is made of something else than pieces")
-        data += memoryview(piece)[piece.index(HEAD_ENDS) + 1 :]
-    array = Array(dtype=said["dtype"], shape=tuple(said["shape"]), stype=said["stype"], data=b"")
+    head = {"dtype": said["dtype"], "shape": tuple(said["shape"]), "stype": said["stype"]}
+    bodies = (_body(get(below[number])) for number in numbers)
+    if spare is not None and head["stype"] == PACKED:
+        file = spare()
+        for body in bodies:
+            file.write(body)
+        file.flush()
+        return FiledArray(head, file)
+    # Not grown piece by piece, which takes an eighth more; what no piece fills is never there.
+    data, at = bytearray(len(numbers) * PIECE if len(numbers) < PIECES_AT_MOST else 0), 0
+    for body in bodies:
+        data[at : at + len(body)] = body
+        at += len(body)
+    del data[at:]
+    array = Array(**head, data=b"")
     array.__dict__["data"] = data  # not by assignment, as above; and not a copy as bytes
     return array
 
 
-def _cut(head: bytes, raw: memoryview) -> list[_Piece]:
-    first = PIECE - len(head)
-    rest = [_Piece(b"", raw[at : at + PIECE]) for at in range(first, len(raw), PIECE)]
-    return [_Piece(head, raw[:first]), *rest]
+def _body(piece: bytes) -> memoryview:
+    kind, grandchildren, _ = get_object_head_values_from_object_content(piece)
+    if kind != ArrayChunk.__qualname__ or grandchildren:
+        raise ExchangeError("an array is made of something else than pieces")
+    return memoryview(piece)[piece.index(HEAD_ENDS) + 1 :]
+
+
+def _size(array: Any) -> int:
+    if isinstance(array, FiledArray):
+        return os.fstat(array.file.fileno()).st_size
+    return len(array.data)

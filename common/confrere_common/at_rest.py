@@ -5,7 +5,7 @@ The key for checkpoints is optional and comes from a systemd credential, a file 
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.pack import View, cut, length
 
 FRAME = 4 << 20
 """Bytes that are encrypted at once: memory beside the content stays at that."""
@@ -60,15 +61,17 @@ def _places() -> Iterator[tuple[str, Callable[[], str]]]:
         yield KEY, lambda: os.environ[KEY]
 
 
-def sealed(content: bytes, key: bytes, name: str) -> Iterator[bytes]:
-    """Yield a random salt and the length, then frame after frame, bound to *name* and its place."""
-    cipher, salt = AESGCM(key), secrets.token_bytes(NONCE - 4)
-    view, frames = memoryview(content), max(1, -(-len(content) // FRAME))
-    yield salt + len(content).to_bytes(8, "big")
-    for number in range(frames):
-        part = view[number * FRAME : (number + 1) * FRAME]
+def sealed(content: bytes | Sequence[View], key: bytes, name: str) -> Iterator[bytes]:
+    """Yield a random salt and the length, then frame after frame, bound to *name* and its place.
+
+    Of *content* in several parts, no more than a frame is ever copied.
+    """
+    parts = [content] if isinstance(content, bytes) else content
+    cipher, salt, size = AESGCM(key), secrets.token_bytes(NONCE - 4), length(parts)
+    yield salt + size.to_bytes(8, "big")
+    for number, frame in enumerate(cut(parts, FRAME) if size else [[b""]]):
         nonce = salt + number.to_bytes(4, "big")
-        yield cipher.encrypt(nonce, part, _bound(name, number, len(content)))
+        yield cipher.encrypt(nonce, b"".join(frame), _bound(name, number, size))
 
 
 def opened(file: BinaryIO, key: bytes, name: str) -> bytearray:
@@ -82,18 +85,28 @@ def opened(file: BinaryIO, key: bytes, name: str) -> bytearray:
     if len(head) != NONCE + 4:
         raise CheckpointError("a sealed file was cut short")
     salt, length = head[: NONCE - 4], int.from_bytes(head[NONCE - 4 :], "big")
-    content, number = bytearray(), 0
+    content, number, at = _room(file, length), 0, 0
     try:
-        while len(content) < length or number == 0:
+        while at < length or number == 0:
             frame = file.read(FRAME + TAG)
             nonce = salt + number.to_bytes(4, "big")
-            content += cipher.decrypt(nonce, frame, _bound(name, number, length))
+            clear = cipher.decrypt(nonce, frame, _bound(name, number, length))
+            content[at : at + len(clear)] = clear
+            at += len(clear)
             number += 1
     except (InvalidTag, ValueError):
         raise CheckpointError(
             "a sealed file was altered or cut short, or has another key"
         ) from None
     return content
+
+
+def _room(file: BinaryIO, length: int) -> bytearray:
+    """Return memory for what is read; none when the length is not that of the file."""
+    here = file.tell()
+    left = file.seek(0, os.SEEK_END) - here
+    file.seek(here)
+    return bytearray(length if length <= left else 0)
 
 
 def _bound(name: str, number: int, length: int) -> bytes:

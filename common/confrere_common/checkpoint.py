@@ -9,17 +9,17 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from confrere_common.at_rest import CREDENTIAL, KEY, KEY_FILE, MAGIC, key_at_rest, opened, sealed
-from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.errors import CheckpointError, ConfigError, ExchangeError
+from confrere_common.pack import View, length, unpacked, views
 from confrere_common.storage import atomic_folder, remove_folder
 
 log = logging.getLogger(__name__)
@@ -55,27 +55,27 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int, durable: b
 
     CheckpointError when the disk refuses; the previous checkpoints then stand untouched.
     """
-    contents = {
-        f"{part}.safetensors": _hidden(save(_plain(t)), checkpoint.round, checkpoint.digest, part)
-        for part, t in checkpoint.parts.items()
-    }
-    manifest = {
-        "format": FORMAT,
-        "round": checkpoint.round,
-        "digest": checkpoint.digest,
-        "sha256": {name: _sha256(content) for name, content in contents.items()},
-        "values": checkpoint.values,
-    }
-    contents["manifest.json"] = _sealed(manifest)
+    parts = {part: views(tensors) for part, tensors in checkpoint.parts.items()}
 
     def fill(folder: Path) -> None:
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
+        sums = {}
+        for part, content in parts.items():
+            name = f"{part}.safetensors"
+            hidden = _hidden(content, checkpoint.round, checkpoint.digest, part)
+            sums[name] = _written(folder / name, hidden)
+        manifest = {
+            "format": FORMAT,
+            "round": checkpoint.round,
+            "digest": checkpoint.digest,
+            "sha256": sums,
+            "values": checkpoint.values,
+        }
+        (folder / "manifest.json").write_bytes(_sealed(manifest))
 
     try:
         atomic_folder(folder_of(root, checkpoint.round), fill, durable=durable)
     except OSError as fault:
-        size = sum(len(content) for content in contents.values())
+        size = sum(length(content) for content in parts.values())
         raise CheckpointError(
             f"round {checkpoint.round} could not be saved ({size / 2**20:.1f} MiB): "
             f"{fault.strerror}. The rounds saved before it are untouched; free some space and use "
@@ -93,18 +93,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         manifest = _unsealed((folder / "manifest.json").read_bytes(), folder.name)
         parts = {}
         for name, digest in manifest["sha256"].items():
-            content = (folder / name).read_bytes()
+            content = _read(folder / name)
             if _sha256(content) != digest:
                 raise CheckpointError(f"{folder.name}/{name} was cut short or altered")
             part = name.removesuffix(".safetensors")
-            parts[part] = load(_shown(content, manifest["round"], manifest["digest"], part))
+            shown = _shown(content, manifest["round"], manifest["digest"], part)
+            parts[part] = unpacked(shown)[0]
         return Checkpoint(
             round=manifest["round"],
             digest=manifest["digest"],
             parts=parts,
             values=manifest["values"],
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, ExchangeError) as fault:
         raise CheckpointError(f"{folder.name} cannot be read: {type(fault).__name__}") from fault
 
 
@@ -128,25 +129,37 @@ def prune(root: Path, *, keep: int) -> None:
         remove_folder(part)
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous copies on the CPU that share no memory, as safetensors demands."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _hidden(content: bytes, round: int, digest: str, part: str) -> bytes:
+def _hidden(content: list[View], round: int, digest: str, part: str) -> Iterable[View]:
     key = key_at_rest()
     if key is None:
         return content
-    return MAGIC + b"".join(sealed(content, key, _name(round, digest, part)))
+    return chain([MAGIC], sealed(content, key, _name(round, digest, part)))
 
 
-def _shown(content: bytes, round: int, digest: str, part: str) -> bytes:
+def _written(path: Path, content: Iterable[View]) -> str:
+    """Write *content* piece by piece; return its SHA-256."""
+    sum_ = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in content:
+            sum_.update(piece)
+            file.write(piece)
+    return sum_.hexdigest()
+
+
+def _read(path: Path) -> bytearray:
+    content = bytearray(path.stat().st_size)
+    with path.open("rb") as file:
+        del content[file.readinto(content) :]
+    return content
+
+
+def _shown(content: bytearray, round: int, digest: str, part: str) -> bytearray:
     """Return a part, whole as its digest says, in the clear; ConfigError without its key.
 
     Not a CheckpointError, after which an older checkpoint would be used, or none. A plain part is
     read under a key as well, with a warning: a run may get its key after it began.
     """
-    key, file = key_at_rest(), io.BytesIO(content)
+    key = key_at_rest()
     if not content.startswith(MAGIC):
         if key is not None:
             log.warning(
@@ -155,10 +168,10 @@ def _shown(content: bytes, round: int, digest: str, part: str) -> bytes:
                 part, round,
             )  # fmt: skip
         return content
-    file.seek(len(MAGIC))
+    file = io.BytesIO(memoryview(content)[len(MAGIC) :])
     try:
         if key is not None:
-            return bytes(opened(file, key, _name(round, digest, part)))
+            return opened(file, key, _name(round, digest, part))
     except CheckpointError:
         given = "another key is given"
     else:
@@ -189,5 +202,5 @@ def _unsealed(content: bytes, name: str) -> dict[str, Any]:
     return manifest
 
 
-def _sha256(content: bytes) -> str:
+def _sha256(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()

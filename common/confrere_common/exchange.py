@@ -23,6 +23,9 @@ class Task:
     weights: Weights
     """The shared weights as the round starts."""
 
+    evaluate: bool = False
+    """Whether these weights, joined in that round, are to be scored and not trained."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
@@ -40,7 +43,8 @@ class Update:
     """loss, seconds, rankme, feature_std, uniformity, alignment, ... of the site's round."""
 
     description: str = ""
-    """What a site tells of its images (``describe``), where nothing is learned."""
+    """What a site tells of its images (``describe``) or of a model's scores on them (``judged``),
+    where nothing is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,22 @@ def _classes(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 @section
+class Evaluation:
+    """Sites score the joined model on patients whom nobody learned from, and tell counts in cells.
+
+    What is held out are the patients that a site's source marks 'test'; where it marks none,
+    data.test_share of each class's patients. Other sites learn nothing of them, nor does anybody
+    see a score.
+    """
+
+    every: Annotated[int, Field(ge=1)] | None = None
+    """Rounds between two evaluations; absent: once, after the last round."""
+
+    min_cell: Annotated[int, Field(ge=2, le=10_000)] = 10
+    """Patients below which no count leaves a site; the site's own min_cell may be larger."""
+
+
+@section
 class Finetune:
     """Defaults train everything, deep layers faster than shallow ones, on all labels."""
 
@@ -80,6 +96,10 @@ class Finetune:
 
     patience: Annotated[int, Field(ge=1)] | None = 10
     """Rounds without a better validation score after which training ends (confrere finetune)."""
+
+    evaluation: Evaluation | None = Field(default_factory=Evaluation)
+    """How the sites of a federation score what they trained (task classification); null: not at
+    all. A run with privacy has none, since its counts would leave without noise."""
 
     def must_hide_labels(self) -> None:
         """Raise ValueError where one patient's label would move another's part in a step."""

@@ -55,6 +55,9 @@ class Mixing(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """Submodules that a method must have for it."""
 
+    methods: ClassVar[tuple[str, ...] | None] = None
+    """Names of the methods that it works with; None means all that have what it needs."""
+
     rule: ClassVar[str | None] = None
     """The rule without which the server does not do its part."""
 

@@ -1,6 +1,7 @@
-"""Tasks and answers <-> Flower records: arrays as .npy bytes, plain values, never a pickle.
+"""Tasks and answers <-> Flower records: tensors as one packed array, plain values, never a pickle.
 
-Reading consumes the records: arrays leave them as they become tensors.
+Reading consumes the records: arrays leave them as they become tensors. Tensors that came into a
+file stay there, and are read one by one.
 """
 
 import json
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from confrere_common.arrays import NUMPY, TensorArray, record
+from confrere_common.arrays import NUMPY, PACKED, FiledArray, RawArray, packed, record
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
 from confrere_common.npy import read_npy
+from confrere_common.pack import Filed, unpacked
 from confrere_common.proposal import Proposal, Standing, read_proposal, read_standing
 from confrere_common.secagg.messages import (
     Confirmation,
@@ -36,6 +38,9 @@ from confrere_common.secagg.messages import Reply as MaskedReply
 from confrere_common.weights import Weights
 
 Reply: TypeAlias = RecordDict
+
+PACK = "pack"
+"""Name of the one array that holds all tensors."""
 
 VECTOR = "confrere.uint32"
 """What we call the bare bytes of a masked update."""
@@ -60,6 +65,8 @@ MOST_JSON = 2_000_000
 def task_records(task: Task) -> RecordDict:
     """Return *task* as Flower records."""
     said: dict[str, str | int] = {"run": task.run, "round": task.round, "seed": task.seed}
+    if task.evaluate:
+        said["evaluate"] = 1
     return RecordDict({"weights": _arrays(task.weights), "task": ConfigRecord({**said})})
 
 
@@ -72,6 +79,7 @@ def read_task(records: RecordDict) -> Task:
             round=int(said["round"]),
             seed=int(said["seed"]),
             weights=_weights(_part(records, "weights")),
+            evaluate=bool(said.get("evaluate", 0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ExchangeError(f"what came is no task of this version: {fault}") from None
@@ -150,9 +158,8 @@ def reply_records(reply: MaskedReply) -> RecordDict:
     if not isinstance(reply, np.ndarray):
         kind = type(reply).__name__
         return RecordDict({"masked": ConfigRecord({"kind": kind, "body": encode(reply)})})
-    raw = reply.astype("<u4", copy=False).tobytes()
-    array = Array(dtype="uint32", shape=reply.shape, stype=VECTOR, data=raw)
-    vector = ArrayRecord({"vector": array})
+    raw = memoryview(np.ascontiguousarray(reply, "<u4")).cast("B")
+    vector = record({"vector": RawArray([raw], dtype="uint32", shape=reply.shape, stype=VECTOR)})
     return RecordDict({"masked": ConfigRecord({"kind": "vector"}), "vector": vector})
 
 
@@ -245,12 +252,32 @@ def _part(records: RecordDict, name: str) -> Any:
 
 
 def _arrays(weights: Weights) -> ArrayRecord:
-    return record({name: TensorArray(tensor) for name, tensor in weights.items()})
+    return record({PACK: packed(weights)})
 
 
-def _weights(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
-    # Each array is dropped once it is a tensor: else a model would lie in memory twice.
+def _weights(arrays: ArrayRecord) -> Weights:
+    if list(arrays) == [PACK]:
+        return _unpacked(arrays.pop(PACK))
+    # An array for each tensor, as a plain Flower client sends them. Each is dropped once it is a
+    # tensor: else a model would lie in memory twice.
     return {name: _tensor(name, arrays.pop(name)) for name in list(arrays)}
+
+
+def _unpacked(array: Any) -> Weights:
+    if not isinstance(array, Array) or array.stype != PACKED:
+        raise ExchangeError(f"'{PACK}' is no array: it is not serialised as {PACKED}")
+    if isinstance(array, FiledArray):
+        filed = Filed(array.file)
+        odd = [name for name, place in filed.places.items() if place.dtype != torch.float32]
+        found: Weights = filed
+    else:
+        # Flower's own arrays hold bytes, which may not be written to.
+        data = array.data if isinstance(array.data, bytearray) else bytearray(array.data)
+        found = unpacked(data)[0]
+        odd = [name for name, tensor in found.items() if tensor.dtype != torch.float32]
+    if odd:
+        raise ExchangeError(f"'{odd[0]}' is no array of float32")
+    return found
 
 
 def _tensor(name: str, array: Any) -> torch.Tensor:

@@ -15,6 +15,7 @@ from confrere_common.errors import ConfrereError
 from confrere_common.family import Family
 from confrere_common.log import start_logging
 from confrere_deploy.commands import client, provision, release, server
+from confrere_deploy.commands.evaluate import evaluate
 from confrere_deploy.commands.finetune import finetune
 from confrere_deploy.output import default_out
 
@@ -36,6 +37,7 @@ app.add_typer(client.app)
 app.add_typer(provision.app)
 app.add_typer(release.app)
 app.command()(finetune)
+app.command()(evaluate)
 console = Console()
 
 RunFile = Annotated[

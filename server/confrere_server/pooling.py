@@ -19,7 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_common.config import Run
 from confrere_common.errors import ExchangeError
+from confrere_common.model import task_of
 from confrere_common.tally import EDGES, STEPS, Cell, ClassTally, read_tally
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -75,6 +77,67 @@ def pool(answers: Mapping[str, Mapping[str, Any]], classes: int) -> Mapping[int,
         if pooled is not None:
             found[kind] = pooled
     return found
+
+
+def together(said: Mapping[str, Mapping[str, Any] | str], run: Run) -> dict[str, Any]:
+    """Return what sites said of a model, and what that comes to, as plain values for a report.
+
+    A site's own figures are from its own counts alone; one that said why it tells nothing is there
+    with its reason. ``auc`` of several classes is the mean of each against the rest.
+    """
+    task = task_of(run)
+    names = (task.classes or ()) if task is not None else ()
+    told = {site: plain for site, plain in said.items() if not isinstance(plain, str)}
+    sites = {
+        site: {"refused": plain} if isinstance(plain, str) else _of_site(plain, len(names))
+        for site, plain in sorted(said.items())
+    }
+    each = pool(told, len(names))
+    return {
+        **_mean(each.values()),
+        "classes": [_plain(names[kind], one) for kind, one in each.items()],
+        "sites": sites,
+    }
+
+
+def _of_site(plain: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    found = pool({"": plain}, classes)
+    images = [
+        sum(n for side in ("positives", "negatives") for _, _, n in one[side])
+        for one in plain["tallies"]
+    ]
+    return {
+        "smallest": plain["smallest"],
+        "images": max(images, default=0),
+        **_mean(found.values()),
+    }
+
+
+def _mean(found: Iterable[Pooled]) -> dict[str, float]:
+    each = list(found)
+    if not each:
+        return {}
+    areas, errors = [one.auc for one in each], [one.error for one in each]
+    return {"auc": float(np.mean(areas)), "error": float(np.mean(errors))}
+
+
+def _plain(name: str, one: Pooled) -> dict[str, Any]:
+    curves = ("false_alarms", "sensitivity", "confidence", "frequency")
+    return {
+        "name": name,
+        "sites": list(one.sites),
+        "positives": one.positives,
+        "negatives": one.negatives,
+        "auc": one.auc,
+        "error": one.error,
+        "calibration_error": one.calibration_error,
+        **{curve: [_number(x) for x in getattr(one, curve)] for curve in curves},
+    }
+
+
+def _number(value: float) -> float | None:
+    """Return a number as JSON can hold it; None for none."""
+    return round(float(value), 6) if np.isfinite(value) else None
 
 
 def _read(site: str, plain: Mapping[str, Any], classes: int) -> Mapping[int, ClassTally]:

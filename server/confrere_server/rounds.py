@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from torch import Tensor
+
 from confrere_common.config import Run
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Ask, Refusal, Task, Update
@@ -17,7 +19,7 @@ from confrere_server.joining import must_join
 from confrere_server.masked import Veil, join_masked
 from confrere_server.record import RoundRecord, SiteRecord
 from confrere_server.rule import RULES
-from confrere_server.step import STEPS, StepState
+from confrere_server.step import STEPS, StepState, by_weight
 from confrere_server.store import ServerState
 
 VOID_ROUNDS = 3
@@ -151,12 +153,19 @@ def _gate(study: Study, state: ServerState) -> Gate:
 
 
 def _stepped(study: Study, state: ServerState, joined: Weights) -> tuple[Weights, StepState, str]:
+    """Return weights and step state after *joined*, which is used up: of each, one lies here."""
     named = study.run.federation.step
-    weights, step = STEPS.member(named.name)(
-        state.weights, joined, state.step, STEPS.configure(named)
-    )
-    if finite(weights) and finite(step):
-        return weights, step, ""
+    step, config = STEPS.member(named.name), STEPS.configure(named)
+    left = joined if isinstance(joined, dict) else dict(joined)
+    weights: dict[str, Tensor] = {}
+    remembered: dict[str, Tensor] = {}
+    known = by_weight(state.step)
+    for name, tensor in state.weights.items():
+        moved, kept = step({name: tensor}, {name: left.pop(name)}, known.get(name, {}), config)
+        weights |= moved
+        remembered |= kept
+    if finite(weights) and finite(remembered):
+        return weights, remembered, ""
     return state.weights, state.step, "the joined update is too large: weights would overflow"
 
 
@@ -228,7 +237,7 @@ def _admit(
         record, update = _judge(answer, tally)
         _note(study, tally, record)
         if update is not None:
-            tally.bytes_up += nbytes(update.delta)
+            tally.bytes_up += nbytes(tally.gate.template)  # it has the very names, shapes and types
             yield update  # handed over: the rule may have used it up when this goes on
         # While the next answer is made, this one must already be gone: else two are held.
         del answer, update

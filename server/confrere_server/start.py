@@ -24,8 +24,9 @@ from confrere_server.membership.roster import Roster, enrol, read_roster, renew,
 from confrere_server.membership.workspace import Workspace, renew_server
 from confrere_server.runs.conduct import Conductor
 from confrere_server.runs.publish import publish
-from confrere_server.runs.queue import Folder, next_run
+from confrere_server.runs.queue import Folder
 from confrere_server.runs.recall import last_closed, site_heads
+from confrere_server.runs.turns import GaveWay, Turn, Turns
 from confrere_server.transport.carrier import Carrier, Halted
 from confrere_server.transport.edge import Certified, Edge, Limits, Noting
 from confrere_server.transport.superlink import SuperLink
@@ -60,12 +61,24 @@ class RosterView:
             return self._roster
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A run that this process has taken up and that is not over."""
+
+    flower: int
+    """Id of its Flower run."""
+
+    conductor: Conductor
+    turn: Turn
+
+
 @dataclass(kw_only=True)
 class Server:
     """All that runs between start and stop."""
 
     workspace: Workspace
     halt: threading.Event = field(default_factory=threading.Event)
+    _begun: dict[str, Begun] = field(default_factory=dict)
 
     @cached_property
     def link(self) -> SuperLink:
@@ -107,17 +120,45 @@ class Server:
             folder = None
             try:
                 self.nodes()  # a site that enrolled meanwhile may speak from now on
-                folder = next_run(self.workspace.runs)
+                folder = self._turns.next()
                 if folder is not None:
                     self.conduct(folder)
+                    self._turns.ended()
                     continue
+            except GaveWay:
+                self._turns.passed(folder)  # type: ignore[arg-type]
+                continue
             except Exception as fault:  # whatever it was, the next run must have its turn
                 log.exception("run %s failed", folder.path.name if folder else "(none)")
                 self._fail(folder, reason(fault))
             self.halt.wait(LOOK_EVERY_S)
 
     def conduct(self, folder: Folder) -> None:
-        """Carry out one run, and write how it ended."""
+        """Carry out one run, and write how it ended; GaveWay when it waits for its sites in vain.
+
+        One that gave way goes on as if nothing were: its sites' answers are heard in its next turn.
+        """
+        begun = self._begun.get(folder.path.name) or self._begin(folder)
+        self._begun[folder.path.name] = begun
+        begun.turn.begin()
+        try:
+            publish(self.workspace, folder, begun.conductor.carry_out(), self._heads)
+            self._end(folder, "done", "")
+        except GaveWay:
+            raise
+        except Halted:
+            if folder.wish == "stop":
+                self._end(folder, "stopped", "the operator asked for it")
+                folder.ask_for("")  # only now: a server that is killed in between must know of it
+        except ConfrereError as fault:
+            self._end(folder, "failed", reason(fault))
+        except BaseException:
+            self._forget(folder)
+            raise
+        self._forget(folder)
+
+    def _begin(self, folder: Folder) -> Begun:
+        turn = Turn(folder=folder, others=partial(self._turns.others, folder))
         flower = self.link.begin(bundle())
         carrier = Carrier(
             link=self.link,
@@ -135,19 +176,19 @@ class Server:
             note=self.chain.append,
             halted=carrier.halted,
             closed=last_closed(self.workspace.audit, folder.path.name),
+            pause=turn.pause,
         )
         self.chain.append("run begun", run=folder.path.name, digest=folder.order.digest)
-        try:
-            publish(self.workspace, folder, conductor.carry_out(), self._heads)
-            self._end(folder, "done", "")
-        except Halted:
-            if folder.wish == "stop":
-                self._end(folder, "stopped", "the operator asked for it")
-                folder.ask_for("")  # only now: a server that is killed in between must know of it
-        except ConfrereError as fault:
-            self._end(folder, "failed", reason(fault))
-        finally:
-            self.link.end(flower)
+        return Begun(flower=flower, conductor=conductor, turn=turn)
+
+    def _forget(self, folder: Folder) -> None:
+        begun = self._begun.pop(folder.path.name, None)
+        if begun is not None:
+            self.link.end(begun.flower)
+
+    @cached_property
+    def _turns(self) -> Turns:
+        return Turns(runs=self.workspace.runs)
 
     @cached_property
     def _heads(self) -> dict[str, tuple[int, str]]:

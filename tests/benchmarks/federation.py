@@ -1,9 +1,10 @@
 """A round of the real federation: beside plain Flower, beside bare TLS; and with 50 daemons.
 
     python tests/benchmarks/federation.py [--sizes "44 MB" "344 MB"] [--rounds 3] [--daemons 50]
+    python tests/benchmarks/federation.py --clients 8 --no-flower --daemons 0 --dry
     python tests/benchmarks/federation.py --quick
 
-Prints two tables and writes ``results/federation.json`` (``--quick`` writes nothing).
+Prints two tables and writes ``results/federation.json`` (``--quick`` and ``--dry`` write nothing).
 
 Ours is real but for the training: server, edge, mutual TLS, proposals, policies, node keys, audit
 logs, spool, outbox, object files, admission, the mean, checkpoints and release, each daemon and
@@ -34,7 +35,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PARTS = ("common", "server", "client", "deploy")
-CLIENTS = 3
+CLIENTS = int(os.environ.get("CONFRERE_BENCHMARK_CLIENTS", "3"))
 MOST_MODELS = 3.0
 FROZEN = "CONFRERE_BENCHMARK_FROZEN"
 
@@ -215,8 +216,11 @@ def main() -> None:
     parser.add_argument("--daemons", type=int, default=50, help="0: leave that table out")
     parser.add_argument("--daemon-rounds", type=int, default=20)
     parser.add_argument("--no-flower", action="store_true")
+    parser.add_argument("--clients", type=int, default=3, help="sites of the table of sizes")
+    parser.add_argument("--dry", action="store_true", help="write no results")
     parser.add_argument("--keep", type=Path, help="folder for logs and workspaces")
     asked = parser.parse_args()
+    os.environ["CONFRERE_BENCHMARK_CLIENTS"] = str(asked.clients)
     if FROZEN not in os.environ:
         sys.exit(freeze_and_run())
     if asked.quick:
@@ -228,7 +232,7 @@ def main() -> None:
     judged = verdicts(sizes, many)
     for aim, kept in judged.items():
         print(f"{said(kept):6} {aim}")
-    if not asked.quick:
+    if not (asked.quick or asked.dry):
         write("federation", {**facts(), "aims": judged, "sizes": sizes, "many": many})
 
 

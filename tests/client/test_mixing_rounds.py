@@ -21,11 +21,16 @@ from confrere_common.weights import Weights
 
 IMAGES, OTHERS = noise(6), noise(5, seed=3)
 PRIVACY = {"epsilon": 8.0, "patients_per_step": 4, "noise_multiplier": 1.2}
-STATEFUL = ("fedema", "fedema_easyfl", "fedu", "orchestra", "scaffold")
+STATEFUL = ("fedema", "fedema_easyfl", "fedsigreg", "fedu", "orchestra", "scaffold")
 
 
-def mixed_run(*names: Any, method: str = "byol", **sections: Any) -> Run:
+def method_for(name: str | None) -> str:
+    return ((MIXINGS.member(name).methods if name else None) or ("byol",))[0]
+
+
+def mixed_run(*names: Any, method: str | None = None, **sections: Any) -> Run:
     changed = sections.pop("federation", {})
+    method = method or method_for(names[0] if names else None)
     return tiny_run(method, federation={"rounds": 3, "mixing": list(names), **changed}, **sections)
 
 
@@ -60,9 +65,9 @@ def rounds(run: Run, makes: Callable[[int], Trainer], folder: Path | None = None
 
 
 @cache
-def whole(name: str | None) -> list[Trained]:
+def whole(name: str | None, method: str) -> list[Trained]:
     """Train three rounds with one trainer, which is lent to another site before each."""
-    run = mixed_run(*([name] if name else []))
+    run = mixed_run(*([name] if name else []), method=method)
     trainer = Trainer(run)
 
     def lent(number: int) -> Trainer:
@@ -81,14 +86,16 @@ def test_a_client_that_is_started_again_goes_on_as_if_it_never_stopped(
 
     restarted = rounds(run, lambda _: Trainer(run), tmp_path / "kept")
 
-    assert all(same(a.weights, b.weights) for a, b in zip(whole(name), restarted, strict=True))
+    expected = whole(name, run.method.name)
+    assert all(same(a.weights, b.weights) for a, b in zip(expected, restarted, strict=True))
     kept = {key for key in restarted[-1].state if key.startswith(f"mixing/{name}/")}
     assert bool(kept) == (name in STATEFUL)
 
 
 @pytest.mark.parametrize("name", [n for n in MIXINGS.names() if n not in ("fedbn", "fedu")])
 def test_it_makes_a_difference(name: str) -> None:
-    one, two = whole(None)[-1].weights, whole(name)[-1].weights
+    method = method_for(name)
+    one, two = whole(None, method)[-1].weights, whole(name, method)[-1].weights
 
     assert any(not torch.equal(one[key], two[key]) for key in one)
 

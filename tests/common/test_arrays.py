@@ -5,9 +5,11 @@ A contract with Flower's inner parts, pinned to flwr 1.41. When the pin moves, c
 ``app/message/{array,arraychunk,arrayrecord}.py`` and ``supercore/inflatable``.
 """
 
+import io
 import json
 import pickle
 import tracemalloc
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
@@ -27,14 +29,19 @@ from torch import Tensor
 
 from confrere_common.arrays import (
     HEAD_ENDS,
+    NUMPY,
+    PACKED,
     PIECE,
-    TensorArray,
+    FiledArray,
+    RawArray,
     gathered,
     most_bytes,
+    packed,
     parts,
     record,
 )
 from confrere_common.errors import ExchangeError
+from confrere_common.pack import Filed, raw, unpacked
 
 MIB = 2**20
 
@@ -48,9 +55,21 @@ TENSORS = {
 }
 
 
+def npy(tensor: Tensor) -> RawArray:
+    """Return the array that Flower makes of a tensor."""
+    file = io.BytesIO()
+    np.save(file, tensor.contiguous().numpy())
+    kind = {"dtype": str(tensor.numpy().dtype), "shape": tuple(tensor.shape), "stype": NUMPY}
+    return RawArray([file.getvalue()], **kind)  # type: ignore[arg-type]
+
+
 def said(**tensors: Tensor) -> RecordDict:
-    arrays = record({name: TensorArray(tensor) for name, tensor in tensors.items()})
+    arrays = record({name: npy(tensor) for name, tensor in tensors.items()})
     return RecordDict({"weights": arrays, "more": ConfigRecord({"a": 1})})
+
+
+def model(**tensors: Tensor) -> RecordDict:
+    return RecordDict({"weights": record({"pack": packed(tensors)})})
 
 
 def contents(records: RecordDict) -> dict[str, bytes]:
@@ -62,7 +81,7 @@ def contents(records: RecordDict) -> dict[str, bytes]:
 def test_an_array_holds_the_bytes_that_flowers_own_holds(name: str) -> None:
     tensor = TENSORS[name]
 
-    ours, theirs = TensorArray(tensor), Array(tensor.contiguous().numpy())
+    ours, theirs = npy(tensor), Array(tensor.contiguous().numpy())
 
     assert ours.data == theirs.data
     assert (ours.dtype, ours.shape, ours.stype) == (theirs.dtype, theirs.shape, theirs.stype)
@@ -113,19 +132,19 @@ def test_we_read_what_flower_sends() -> None:
 
 
 def test_an_array_goes_to_another_process_as_flowers_own() -> None:
-    found = pickle.loads(pickle.dumps(TensorArray(TENSORS["strided"])))  # noqa: S301
+    found = pickle.loads(pickle.dumps(npy(TENSORS["strided"])))  # noqa: S301
 
     assert type(found) is Array
     np.testing.assert_array_equal(found.numpy(), TENSORS["strided"].numpy())
 
 
-def test_sending_takes_no_copy_of_the_model_and_reading_takes_one() -> None:
+def test_sending_takes_no_copy_of_the_model_and_reading_takes_one_or_a_file() -> None:
     size = 32 * MIB
     tensor = torch.rand(size // 4)
-    kept = contents(said(w=tensor))
+    kept = contents(model(w=tensor))
     tracemalloc.start()
 
-    records = said(w=tensor)
+    records = model(w=tensor)
     with no_object_id_recompute():
         for _, part in parts(records):
             part.deflate()
@@ -133,9 +152,13 @@ def test_sending_takes_no_copy_of_the_model_and_reading_takes_one() -> None:
     tracemalloc.reset_peak()
     gathered(records.object_id, kept.__getitem__)
     reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    gathered(records.object_id, kept.__getitem__, spare=TemporaryFile)
+    laying_down = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert sending < 4 * PIECE
+    assert laying_down < 4 * PIECE
     assert reading < 1.3 * size  # a bytearray that grows takes an eighth more than it holds
 
 
@@ -210,7 +233,7 @@ def test_an_array_that_names_other_pieces_than_its_own_is_refused(numbers: list[
 
 def test_one_array_under_many_names_counts_as_often() -> None:
     tensor = torch.rand(MIB // 4)
-    shared = TensorArray(tensor)
+    shared = npy(tensor)
     records = RecordDict({"weights": record({f"w{number}": shared for number in range(50)})})
 
     with pytest.raises(ExchangeError, match="more than"):
@@ -228,3 +251,54 @@ def test_an_honest_message_fits_its_budget_equal_pieces_and_all(sizes: list[int]
     assert {name: one.numpy().size for name, one in found["weights"].items()} == {
         name: tensor.numel() for name, tensor in tensors.items()
     }
+
+
+# ------------------------------------------------------------------------------ packed
+
+
+def test_hundreds_of_small_tensors_are_a_handful_of_objects() -> None:
+    tensors = {f"layer{number}.bias": torch.rand(64) for number in range(300)}
+
+    assert len(contents(model(**tensors))) == 4  # a piece, the array, its record, the records
+    assert len(contents(said(**tensors))) > 600
+
+
+def test_packed_tensors_come_back_in_bits_over_flowers_reader_ours_and_a_file() -> None:
+    sent = contents(model(**TENSORS))
+    name = model(**TENSORS).object_id
+
+    theirs = inflate_object_from_contents(name, dict(sent))
+    ours = gathered(name, sent.__getitem__)
+    filed = gathered(name, sent.__getitem__, spare=TemporaryFile)
+
+    for found in (theirs, ours, filed):
+        assert isinstance(found, RecordDict)
+        array = found["weights"]["pack"]
+        assert array.stype == PACKED
+        back = unpacked(bytearray(array.data))[0]
+        assert list(back) == list(TENSORS)
+        assert all(torch.equal(back[key], tensor) for key, tensor in TENSORS.items())
+
+
+def test_what_lies_in_a_file_is_read_tensor_by_tensor_into_memory_of_its_own() -> None:
+    found = gathered(
+        model(**TENSORS).object_id, contents(model(**TENSORS)).__getitem__, spare=TemporaryFile
+    )
+    assert isinstance(found, RecordDict)
+    array = found["weights"]["pack"]
+    assert isinstance(array, FiledArray)
+
+    filed = Filed(array.file)
+    filed["long"].fill_(7)
+
+    assert list(filed) == list(TENSORS)
+    assert all(torch.equal(filed[key], tensor) for key, tensor in TENSORS.items())
+
+
+def test_a_tensor_is_sent_from_its_own_memory() -> None:
+    tensor = torch.rand(PIECE)
+
+    shares = raw(tensor)
+    tensor.zero_()
+
+    assert not any(shares)

@@ -8,16 +8,22 @@ from tiny_runs import tiny_run
 
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
-from confrere_common.method import METHODS
+from confrere_common.method import METHODS, imagined_views
 from confrere_common.mixing import MIXINGS, Mixing, Visit, mixings_of
 from confrere_common.model import build_model, outline, shared_weights, whole_encoder
 
 PRIVACY = {"epsilon": 8.0, "delta": 1e-5, "noise_multiplier": 1.0, "clip_norm": 1.0}
 
 
-def mixed_run(*names: Any, method: str = "byol", **sections: Any) -> Run:
+def method_for(*names: Any) -> str:
+    """Return a method with which all these mixings work."""
+    alone = [MIXINGS.member(name).methods for name in names if name in MIXINGS.names()]
+    return next((methods[0] for methods in alone if methods), "byol")
+
+
+def mixed_run(*names: Any, method: str | None = None, **sections: Any) -> Run:
     changed = sections.pop("federation", {})
-    return tiny_run(method, federation={"rounds": 3, "mixing": list(names), **changed}, **sections)
+    return tiny_run(method or method_for(*names), federation={"rounds": 3, "mixing": list(names), **changed}, **sections)
 
 
 def visit_of(run: Run, **changes: Any) -> Visit:
@@ -49,7 +55,7 @@ def test_it_cites_where_it_is_from(name: str) -> None:
 
 
 def test_what_it_sends_beside_the_model_has_its_own_prefix(name: str) -> None:
-    plain = shared_weights(build_model(tiny_run("byol"), seed=0))
+    plain = shared_weights(build_model(tiny_run(method_for(name)), seed=0))
     stays = build_model(mixed_run(name), seed=0).personal
 
     weights = shared_weights(build_model(mixed_run(name), seed=0))
@@ -71,7 +77,10 @@ def test_a_site_s_first_round_starts_from_what_came(name: str) -> None:
 def test_what_came_is_never_written_into(name: str) -> None:
     mixing = made(name)
     before = {key: tensor.clone() for key, tensor in mixing.visit.given.items()}
-    views = torch.randn(2, 4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    stored = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    views = imagined_views(
+        mixing.visit.method, stored, lambda images, _: images / 64 - 2, torch.Generator()
+    )
 
     mixing.losses(mixing.visit.method.losses(*views), *views).mean().backward()
     mixing.after_backward()
@@ -94,7 +103,7 @@ def test_says_truly_whether_it_knows_images_by_their_gradients_alone(name: str) 
 def test_beside_privacy_what_looks_at_images_is_refused_before_anything_is_built(
     name: str,
 ) -> None:
-    run = mixed_run(name, method="byol", privacy=PRIVACY)
+    run = mixed_run(name, privacy=PRIVACY)
 
     if MIXINGS.member(name).private:
         build_model(run, seed=0)
@@ -112,6 +121,15 @@ def test_a_method_that_lacks_what_it_works_on_is_refused(name: str) -> None:
             build_model(run, seed=0)
     else:
         build_model(run, seed=0)
+
+
+def test_beside_any_other_method_than_those_it_names_it_is_refused(name: str) -> None:
+    methods = MIXINGS.member(name).methods
+
+    for method in METHODS.names():
+        if methods is not None and method not in methods:
+            with pytest.raises(ConfigError, match=f"federation.mixing '{name}' .* choose .*method"):
+                build_model(mixed_run(name, method=method), seed=0)
 
 
 def test_figures_that_it_names_are_those_it_tells(name: str) -> None:

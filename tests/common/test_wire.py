@@ -106,7 +106,7 @@ def test_no_pickle_is_written_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read_task(records)
 
     assert same_bits(found.weights, weights())
-    assert all(a.data.startswith(b"\x93NUMPY") for a in records.array_records["weights"].values())
+    assert list(records.array_records) == ["weights"]
 
 
 class Bomb:

@@ -21,11 +21,15 @@ from confrere_server.rule import RULES
 from confrere_server.store import ServerState
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
+    "fedsigreg": {"slices": 16, "memory": 32},
     "orchestra": {"centres": 8, "local": 4, "memory": 8},
 }
 
 
-def run_of(mixing: str | None = None, rule: Any = "mean", method: str = "byol", **more: Any) -> Run:
+def run_of(
+    mixing: str | None = None, rule: Any = "mean", method: str | None = None, **more: Any
+) -> Run:
+    method = method or ((MIXINGS.member(mixing).methods if mixing else None) or ("byol",))[0]
     chosen = [{"name": mixing, **SMALL.get(mixing, {})}] if mixing else []
     federation = {"rounds": 3, "mixing": chosen, "rule": rule, **more.pop("federation", {})}
     cores = {"tensor_train": {"rank": 2}} if rule == "tensor_train" else {}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from confrere_common.family import Named
 from confrere_common.weights import Weights
-from confrere_server.step import STEPS, StepState
+from confrere_server.step import STEPS, StepState, by_weight
 
 
 def take(
@@ -64,6 +64,22 @@ def test_all_that_comes_out_is_float32(name: str, dtype: torch.dtype) -> None:
 
     assert {tensor.dtype for tensor in (*weights.values(), *state.values())} == {torch.float32}
     assert all(weights[key].shape == tensor.shape for key, tensor in random_weights(0).items())
+
+
+def test_a_step_of_all_weights_is_the_steps_of_each(name: str) -> None:
+    weights, delta = random_weights(0), random_weights(1)
+    _, state = take(name, weights, delta, {})
+    known = by_weight(state)
+
+    whole = take(name, weights, delta, state)
+    each = [
+        take(name, {key: weights[key]}, {key: delta[key]}, known.get(key, {})) for key in weights
+    ]
+
+    assert same(whole[0], {key: one for moved, _ in each for key, one in moved.items()})
+    parts = {key: one for _, kept in each for key, one in kept.items()}
+    assert whole[1].keys() == parts.keys()
+    assert all(torch.equal(whole[1][key], one) for key, one in parts.items())
 
 
 def test_the_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.plans import Plan, list_plans, read_plan, run_of, standing
 from confrere_client.hospital.policy import Policy, judge, read_policy, usable_images
 from confrere_client.hospital.registry import registered
@@ -14,9 +15,11 @@ from confrere_common.codes import code_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.exchange import Task
+from confrere_common.judged import is_due
 from confrere_common.log import reason
 from confrere_common.privacy.terms import terms
 from confrere_common.proposal import Standing
+from confrere_common.weights import nbytes
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,25 @@ def plan_of_step(site: SiteFolder, run_id: str) -> Plan | None:
     except ConfrereError:
         return None
     return plan if masked and plan.proposal.code == code_digest() else None
+
+
+def against_task(policy: Policy, run: Run, task: Task) -> str:
+    """Return the code of what stands against a task of an approved run; '' if nothing does."""
+    if task.evaluate:
+        if code := against_evaluation(policy, run, task.round):
+            return code
+    elif not 1 <= task.round <= run.federation.rounds:
+        return "not-approved"  # what was approved ends with its last round
+    # Counted, not believed: the proposal's figures are the coordinator's word.
+    moved = nbytes(task.weights) * (1 if task.evaluate else 2)
+    return "policy-bytes" if moved > policy.max_bytes_per_round else ""
+
+
+def against_evaluation(policy: Policy, run: Run, round: int) -> str:
+    """Return why the site scores no model that was joined in *round*; '' if it does."""
+    if not lets_evaluate(policy):
+        return "policy-evaluation"
+    return "" if is_due(run, round) else "not-approved"
 
 
 def against(site: SiteFolder, run_id: str, *, paused: bool) -> str:

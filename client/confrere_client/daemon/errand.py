@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from confrere_common.code import code_digest
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Task
+from confrere_common.pack import views
 from confrere_common.secagg.messages import Delivery, decode, digest_of, encode
 from confrere_common.storage import atomic_write
 from confrere_common.weights import weights_digest
@@ -36,6 +36,9 @@ class Errand:
     masked: bool = False
     """Whether the update leaves under masks; what was delivered for them lies beside the task."""
 
+    evaluate: bool = False
+    """Whether the weights are scored and not trained."""
+
     def as_dict(self) -> dict[str, object]:
         """Return plain values for the worker's line of JSON."""
         return {**vars(self), "path": str(self.path)}
@@ -49,6 +52,8 @@ def errand_key(run_id: str, task: Task, delivery: Delivery | None = None) -> str
     said = f"{run_id}\n{task.run}\n{task.round}\n{task.seed}\n{weights_digest(task.weights)}"
     if delivery is not None:
         said += f"\n{digest_of(delivery)}"
+    if task.evaluate:
+        said += "\nevaluate"
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -63,8 +68,11 @@ def spool(
     for old in folder.iterdir():
         old.unlink()
     path = folder / f"{key}.task"
-    said = json.dumps({"run": task.run, "round": task.round, "seed": task.seed})
-    save_file(dict(task.weights), path, metadata={"task": said})
+    said = json.dumps(
+        {"run": task.run, "round": task.round, "seed": task.seed, "evaluate": task.evaluate}
+    )
+    with path.open("wb") as file:
+        file.writelines(views(task.weights, {"task": said}))
     if delivery is not None:
         atomic_write(path.with_suffix(".delivery"), encode(delivery))
     return Errand(
@@ -74,10 +82,11 @@ def spool(
         path=path,
         code=code_digest(),
         masked=delivery is not None,
+        evaluate=task.evaluate,
     )
 
 
-def may_begin(folder: Path, round: int, key: str) -> bool:
+def may_begin(folder: Path, round: int, key: str, *, evaluate: bool = False) -> bool:
     """Note that an errand begins; False when the round was begun with other weights too often.
 
     An approval is for so many rounds: a coordinator that asks for one again and again, each time
@@ -88,7 +97,7 @@ def may_begin(folder: Path, round: int, key: str) -> bool:
         begun: dict[str, list[str]] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         begun = {}
-    keys = begun.setdefault(str(round), [])
+    keys = begun.setdefault(f"evaluation {round}" if evaluate else str(round), [])
     if key in keys:
         return True
     if len(keys) >= TRIES:
@@ -106,7 +115,13 @@ def read_spooled(path: Path) -> Task:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
         raise ExchangeError(f"a spooled task cannot be read: {type(fault).__name__}") from None
-    return Task(run=said["run"], round=said["round"], seed=said["seed"], weights=weights)
+    return Task(
+        run=said["run"],
+        round=said["round"],
+        seed=said["seed"],
+        weights=weights,
+        evaluate=said["evaluate"],
+    )
 
 
 def read_delivery(path: Path) -> Delivery:

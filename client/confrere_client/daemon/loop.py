@@ -37,7 +37,6 @@ from confrere_common.pki.tls import client_context
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.secagg.messages import Delivery, Request, digest_of
 from confrere_common.storage import atomic_write
-from confrere_common.weights import nbytes
 from confrere_common.wire import (
     answer_records,
     is_masked,
@@ -240,13 +239,8 @@ class Daemon:
         if said.state != "approved":
             self._refuse(line, incoming, task.round, said.code)
             return
-        if not 1 <= task.round <= run_of(plan.proposal).federation.rounds:
-            # What was approved ends with its last round.
-            self._refuse(line, incoming, task.round, "not-approved")
-            return
-        # Counted, not believed: the proposal's figures are the coordinator's word.
-        if 2 * nbytes(task.weights) > self._policy().max_bytes_per_round:
-            self._refuse(line, incoming, task.round, "policy-bytes")
+        if code := consent.against_task(self._policy(), run_of(plan.proposal), task):
+            self._refuse(line, incoming, task.round, code)
             return
         key = errand_key(plan.proposal.run_id, task, delivery)
         self._waiting = incoming
@@ -259,12 +253,13 @@ class Daemon:
         self, line: Line, incoming: Incoming, task: Task, key: str, delivery: Delivery | None
     ) -> None:
         run_id = incoming.group
-        if not may_begin(self.site.runs / run_id, task.round, key):
+        if not may_begin(self.site.runs / run_id, task.round, key, evaluate=task.evaluate):
             self._waiting = None
             self._refuse(line, incoming, task.round, "too-often")
             return
         errand = spool(self.site.folder / "spool", run_id, task, key, delivery)
-        self._chain.append("round begun", run=run_id, round=task.round)
+        begun = "evaluation begun" if task.evaluate else "round begun"
+        self._chain.append(begun, run=run_id, round=task.round)
         self._renew_worker()
         self.hands.give(errand, 60 * self._policy().max_round_minutes)
         self._asked_run = time.monotonic()
@@ -327,7 +322,8 @@ class Daemon:
             self._chain.append("masked update leaves", entries=len(update.vector), **facts)
             records = reply_records(update.vector)
         else:
-            self._chain.append("update leaves", images=update.images, **facts)
+            what = "counts leave" if update.description else "update leaves"
+            self._chain.append(what, images=update.images, **facts)
             records = answer_records(update)
         with_witness(records, *self._chain.head())
         del update

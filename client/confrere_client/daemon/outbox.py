@@ -7,24 +7,19 @@ server that asks a second time after a crash gets the same bytes.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 
 from confrere_common.at_rest import opened, sealed
-from confrere_common.errors import CheckpointError
+from confrere_common.errors import CheckpointError, ExchangeError
 from confrere_common.exchange import Update
+from confrere_common.pack import View, unpacked, views
 from confrere_common.storage import sync_folder
 from confrere_common.weights import weights_digest
-
-DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "I32": torch.int32}
-"""What safetensors calls the types that an update may have; a masked one is whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,13 +52,9 @@ class Outbox:
             "metrics": dict(update.metrics),
             "description": update.description,
         }
-        content = save(
-            {name: tensor.contiguous() for name, tensor in update.delta.items()},
-            metadata={"update": json.dumps(said)},
-        )
-        self._keep(errand, content)
+        self._keep(errand, views(update.delta, {"update": json.dumps(said)}))
 
-    def _keep(self, errand: str, content: bytes) -> None:
+    def _keep(self, errand: str, content: list[View]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = self._path(errand).with_suffix(".part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -78,7 +69,7 @@ class Outbox:
         """Keep an update under its masks, as ``put`` does."""
         said = json.dumps({"run": run, "round": masked.round, "masked": True})
         vector = torch.from_numpy(masked.vector.view(np.int32))
-        self._keep(errand, save({"vector": vector}, metadata={"update": said}))
+        self._keep(errand, views({"vector": vector}, {"update": said}))
 
     def get(self, errand: str) -> Update | MaskedUpdate | None:
         """Return the update of *errand*, None when there is none; a damaged one is removed."""
@@ -90,10 +81,6 @@ class Outbox:
         except CheckpointError:
             self._path(errand).unlink(missing_ok=True)
             return None
-
-    def has(self, errand: str) -> bool:
-        """Return whether something lies here for *errand*."""
-        return self._path(errand).exists()
 
     def drop_all_but(self, errand: str) -> None:
         """Remove what an earlier round left: the server has gone on, so it arrived."""
@@ -119,12 +106,10 @@ def digest_of_update(update: Update | MaskedUpdate) -> str:
 
 
 def _update(content: bytearray) -> Update | MaskedUpdate:
-    """Return the update in safetensors' layout; its tensors share the memory of *content*."""
+    """Return the update that was packed; its tensors share the memory of *content*."""
     try:
-        start = 8 + int.from_bytes(content[:8], "little")
-        head = json.loads(content[8:start])
-        said = json.loads(head.pop("__metadata__")["update"])
-        delta = {name: _tensor(content, start, place) for name, place in head.items()}
+        delta, texts = unpacked(content)
+        said = json.loads(texts["update"])
         if said.get("masked"):
             return MaskedUpdate(round=said["round"], vector=delta["vector"].numpy().view(np.uint32))
         return Update(
@@ -135,14 +120,5 @@ def _update(content: bytearray) -> Update | MaskedUpdate:
             metrics=said["metrics"],
             description=said.get("description", ""),
         )
-    except (ValueError, KeyError, TypeError, RuntimeError):
+    except (ValueError, KeyError, TypeError, RuntimeError, ExchangeError):
         raise CheckpointError("an update in the outbox cannot be read") from None
-
-
-def _tensor(content: bytearray, start: int, place: Mapping[str, Any]) -> torch.Tensor:
-    dtype, (first, last) = DTYPES[place["dtype"]], place["data_offsets"]
-    if first == last:
-        return torch.zeros(place["shape"], dtype=dtype)
-    entries = (last - first) // dtype.itemsize
-    flat = torch.frombuffer(content, dtype=dtype, count=entries, offset=start + first)
-    return flat.reshape(place["shape"])

@@ -26,22 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from confrere_client.daemon.consent import against_evaluation
 from confrere_client.daemon.errand import read_delivery, read_spooled
+from confrere_client.daemon.lessons import entry_of, evaluated, shelf
 from confrere_client.daemon.outbox import MaskedUpdate, Outbox
 from confrere_client.daemon.veiled import claim, seat_of
-from confrere_client.data.images import Images
 from confrere_client.describing import describe
 from confrere_client.finetune.lesson import site_lesson
 from confrere_client.hospital.plans import read_plan
 from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy, usable_images
-from confrere_client.hospital.registry import (
-    Registered,
-    chosen,
-    dataset_of,
-    images_for,
-    open_registered,
-    registered,
-)
+from confrere_client.hospital.registry import open_registered
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_client.privacy.budget import Ledger
 from confrere_client.privacy.private_round import Account
@@ -57,6 +51,7 @@ from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.loading import COMMON_FAMILIES, digest, dump, parse_run
 from confrere_common.log import start_logging, without_text
 from confrere_common.privacy.accounting import Budget
+from confrere_common.storage import atomic_write
 from confrere_common.weights import weights_digest
 
 log = logging.getLogger(__name__)
@@ -93,25 +88,24 @@ class Worker:
         _limit(policy)
         task = read_spooled(Path(plain["path"]))
         run = effective(parse_run(json.loads(task.run), COMMON_FAMILIES), policy)
+        if task.evaluate:
+            self._evaluate(plain, task, run, policy)
+            return
         if run.describe is not None and run.stage == "describe":
             self._describe(plain, run, run.describe, policy)
             return
         text = dump(run)
         own = Task(run=text, round=task.round, seed=task.seed, weights=task.weights)
-        every = _images(self.site.folder, text, policy.max_images)
-        images, learned = site_lesson(run, every)
+        lent = shelf(self.site.folder, text, policy.max_images)
+        images, learned = site_lesson(run, lent.images, lent.held)
         if len(images) < policy.min_images:
             self.tell(errand=plain["key"], refused="not-enough-images")
             return
-        owners_N = every.catalog.patients[learned]
+        owners_N = lent.images.catalog.patients[learned]
         desk = Desk(
             site=self.site.config.site,
             images=images,
-            keepsake=Keepsake(
-                folder=self.site.runs / plain["run_id"],
-                digest=digest(text),
-                keep=KEEP_ROUNDS,
-            ),
+            keepsake=self._keepsake(plain["run_id"], text),
             trainer=_trainer,
             watch=lambda step, steps, loss: self.tell(
                 errand=plain["key"], step=step, steps=steps, loss=loss
@@ -120,7 +114,7 @@ class Worker:
             leave=lambda metrics: may_leave(policy, metrics, len(images)),
             account=_account(self.site, policy, run, owners_N, plain["run_id"]),
             # Whatever could be read or has labels: the server admits no other number.
-            enrolled=usable_images(policy, _entry(self.site.folder, run)),
+            enrolled=usable_images(policy, entry_of(self.site.folder, run)),
         )
         said = self._masked(plain, task, desk, text) if plain.get("masked") else answer(own, desk)
         if desk.account is not None:
@@ -136,9 +130,36 @@ class Worker:
             self._outbox.put_masked(plain["key"], plain["run_id"], said)
         self.tell(errand=plain["key"], done=True)
 
+    def _keepsake(self, run_id: str, text: str) -> Keepsake:
+        return Keepsake(folder=self.site.runs / run_id, digest=digest(text), keep=KEEP_ROUNDS)
+
+    def _evaluate(self, plain: dict[str, Any], task: Task, run: Run, policy: Policy) -> None:
+        """Put counts of a model's scores on held-out patients into the outbox.
+
+        Of one model the site says one thing, however often it is asked and whoever came meanwhile:
+        two answers might differ by a patient.
+        """
+        if against_evaluation(policy, run, task.round):
+            raise ExchangeError("an evaluation was asked for that may not be")
+        path = self.site.runs / plain["run_id"] / f"evaluation-{plain['key']}.json"
+        if not path.exists():
+            text = dump(run)
+            lent = shelf(self.site.folder, text, policy.max_images)
+            kept = self._keepsake(plain["run_id"], text).load(before=task.round + 1)
+            atomic_write(path, evaluated(task, _trainer(text), kept, lent, policy).encode())
+        update = Update(
+            site=self.site.config.site,
+            round=task.round,
+            delta={},
+            images=usable_images(policy, entry_of(self.site.folder, run)),
+            description=path.read_text(),
+        )
+        self._outbox.put(plain["key"], plain["run_id"], update)
+        self.tell(errand=plain["key"], done=True)
+
     def _describe(self, plain: dict[str, Any], run: Run, asked: Describe, policy: Policy) -> None:
         """Put what may be told of the site's images into the outbox; nothing is trained."""
-        entry = _entry(self.site.folder, run)
+        entry = entry_of(self.site.folder, run)
         told = describe(
             open_registered(entry, policy.max_images).records(),
             asked,
@@ -182,17 +203,6 @@ def _trainer(text: str) -> Trainer:
     return Trainer(parse_run(json.loads(text), COMMON_FAMILIES))
 
 
-@lru_cache(maxsize=1)
-def _images(folder: Path, text: str, at_most: int | None) -> Images:
-    run = parse_run(json.loads(text), COMMON_FAMILIES)
-    return images_for(_entry(folder, run), run, folder / "cache", at_most=at_most)
-
-
-def _entry(folder: Path, run: Run) -> Registered:
-    entries = registered(folder)
-    return entries[chosen(dataset_of(run), entries)]
-
-
 def _account(
     site: SiteFolder, policy: Policy, run: Run, owners_N: NDArray[np.int64], run_id: str
 ) -> Account | None:
@@ -203,7 +213,7 @@ def _account(
     """
     if run.privacy is None:
         return None
-    entry = _entry(site.folder, run)
+    entry = entry_of(site.folder, run)
     if entry.unknown_patients and not entry.one_image_per_patient:
         raise PrivacyError(
             f"{entry.unknown_patients} images of '{entry.name}' have no known patient: register "

@@ -5,7 +5,7 @@ there is no normal or no abnormal image (voxel); an image without an anomaly has
 measures through its false alarms; a region is a connected part of one image's mask (diagonals
 connect), and counts as much as any other, whatever its size.
 
-Shapes: D draws, N images, [Z] Y X voxels, V voxels of all images, T distinct scores.
+Shapes: D draws, N images, [Z] Y X voxels, V voxels of all images, T distinct scores, or thresholds.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,8 @@ from confrere_common.errors import DataError
 
 LIMIT = 0.3
 """Share of false alarms up to which PRO is averaged, as its authors do."""
+ALARMS = np.concatenate([np.linspace(0, LIMIT, 151), np.linspace(LIMIT, 1, 51)[1:]])
+"""Shares of normal voxels that alarm at the thresholds of a sweep: closest where PRO looks."""
 RATE = 0.95
 """Share of the abnormal that must be found for the false alarms at 95 %."""
 
@@ -103,6 +105,95 @@ def voxel_result(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What each image's map finds at thresholds that all images share, the highest first."""
+
+    alarms_NT: Floats
+    """Normal voxels that score at least so much."""
+
+    hits_NT: Floats
+    """Abnormal voxels that do."""
+
+    overlap_NT: Floats
+    """Sum over the image's regions of the share that does."""
+
+    normal_N: Floats
+    abnormal_N: Floats
+    regions_N: Floats
+
+
+def sweep(maps_NZYX: NDArray[Any], masks_NZYX: NDArray[Any]) -> Sweep:
+    """Return counts from which figures for any weight of images follow.
+
+    Thresholds are quantiles of the normal voxels' scores, so that counts of models whose scores
+    have another scale may stand together: each is read at equal false alarms.
+    """
+    maps_NZYX, masks_NZYX = np.asarray(maps_NZYX, np.float64), np.asarray(masks_NZYX) > 0
+    _must_fit(maps_NZYX, masks_NZYX)
+    normal = maps_NZYX[~masks_NZYX]
+    limits_T = np.quantile(normal, 1 - ALARMS) if normal.size else np.full(len(ALARMS), np.inf)
+    parts = [_swept(one, mask, limits_T) for one, mask in zip(maps_NZYX, masks_NZYX, strict=True)]
+    alarms, hits, overlap, regions = zip(*parts, strict=True)
+    inner = tuple(range(1, masks_NZYX.ndim))
+    abnormal_N = masks_NZYX.sum(axis=inner).astype(np.float64)
+    return Sweep(
+        alarms_NT=np.stack(alarms),
+        hits_NT=np.stack(hits),
+        overlap_NT=np.stack(overlap),
+        normal_N=masks_NZYX[0].size - abnormal_N,
+        abnormal_N=abnormal_N,
+        regions_N=np.asarray(regions, np.float64),
+    )
+
+
+def _swept(
+    map_ZYX: Floats, mask_ZYX: NDArray[np.bool_], limits_T: Floats
+) -> tuple[Floats, Floats, Floats, int]:
+    shares_1, regions = _shares(mask_ZYX[None])
+    order_V = np.argsort(-map_ZYX, axis=None, kind="stable")
+    falling_V = -map_ZYX.ravel()[order_V]
+    counts_T = np.searchsorted(falling_V, -limits_T, side="right")
+
+    def summed(values: NDArray[Any]) -> Floats:
+        return np.append(0.0, np.cumsum(values.ravel()[order_V], dtype=np.float64))[counts_T]
+
+    return summed(~mask_ZYX), summed(mask_ZYX), summed(shares_1[0]), regions
+
+
+def pro(found: Sweep, weights_DN: Floats, *, limit: float = LIMIT) -> Floats:
+    """Return overlap per region over false alarms up to *limit* in each draw, 1 being perfect.
+
+    Source: https://arxiv.org/abs/1911.02357, at the thresholds of a sweep. NaN without a region.
+    """
+    return _under(found.overlap_NT, found.regions_N, found, weights_DN, limit)
+
+
+def voxel_auroc(found: Sweep, weights_DN: Floats) -> Floats:
+    """Return the area under the ROC curve of voxels in each draw, at the thresholds of a sweep."""
+    return _under(found.hits_NT, found.abnormal_N, found, weights_DN, 1.0)
+
+
+def _under(
+    gains_NT: Floats, due_N: Floats, found: Sweep, weights_DN: Floats, limit: float
+) -> Floats:
+    due_D, normal_D = weights_DN @ due_N, weights_DN @ found.normal_N
+    known_D = (due_D > 0) & (normal_D > 0)
+    gains_DT = weights_DN @ gains_NT / np.where(known_D, due_D, 1)[:, None]
+    alarms_DT = weights_DN @ found.alarms_NT / np.where(known_D, normal_D, 1)[:, None]
+    areas = [_area(*pair, limit) for pair in zip(alarms_DT, gains_DT, strict=True)]
+    return np.where(known_D, areas, np.nan)
+
+
+def _area(alarms_T: Floats, gains_T: Floats, limit: float) -> float:
+    """Return the mean height of a curve from (0, 0) over false alarms up to *limit*."""
+    alarms_T, gains_T = np.append(0, alarms_T), np.append(0, gains_T)
+    within_T = alarms_T <= limit
+    x_T = np.append(alarms_T[within_T], limit)
+    y_T = np.append(gains_T[within_T], np.interp(limit, alarms_T, gains_T))
+    return float(np.diff(x_T) @ (y_T[1:] + y_T[:-1]) / 2 / limit)
+
+
 def _shares(masks_NZYX: NDArray[np.bool_]) -> tuple[Floats, int]:
     """Return each voxel's share of its region (a region sums to 1), and the number of regions."""
     # Imported here: it takes long to load.
@@ -131,10 +222,7 @@ def _pro(scores_V: Floats, shares_V: Floats, limit: float) -> float:
     last_T = np.flatnonzero(np.append(np.diff(scores_V[order_V]) != 0, True))
     overlap_T = np.append(0, np.cumsum(shares_V[order_V])[last_T] / shares_V.sum())
     alarms_T = np.append(0, np.cumsum(normal_V[order_V])[last_T] / normal_V.sum())
-    within_T = alarms_T <= limit
-    at_limit = np.interp(limit, alarms_T, overlap_T)
-    x_T, y_T = np.append(alarms_T[within_T], limit), np.append(overlap_T[within_T], at_limit)
-    return float(np.diff(x_T) @ (y_T[1:] + y_T[:-1]) / 2 / limit)
+    return _area(alarms_T[1:], overlap_T[1:], limit)
 
 
 def _must_fit(scores: NDArray[Any], truth: NDArray[Any]) -> None:

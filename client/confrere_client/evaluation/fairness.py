@@ -8,19 +8,20 @@ the total would give them away (complementary suppression).
 Shapes: S seeds, M models, N images, K classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.evaluation.paired import Weighed, weighed_figure
 from confrere_client.measure.intervals import (
     Figure,
     Floats,
     Measure,
     Truth,
-    figure,
     paired_difference,
 )
 from confrere_common.errors import DataError
@@ -144,23 +145,38 @@ def by_group(
     smallest: int = SMALLEST,
     seed: int = 0,
 ) -> Groups:
-    """Return the figures of groups of images, "" being none; *scores* is (S, N, K).
+    """Return the figures of groups of images, "" being none; *scores* is (S, N, K)."""
+
+    def within(rows: NDArray[np.int64]) -> Sequence[Weighed]:
+        return [partial(measure, each[rows], truth.labels[rows]) for each in np.asarray(scores)]
+
+    return weighed_groups(within, truth.patients, groups, smallest=smallest, seed=seed)
+
+
+def weighed_groups(
+    within: Callable[[NDArray[np.int64]], Sequence[Weighed]],
+    patients_N: NDArray[np.int64],
+    groups_N: NDArray[np.str_],
+    *,
+    smallest: int = SMALLEST,
+    seed: int = 0,
+) -> Groups:
+    """Return the figures of groups of images, "" being none; *within* has one a seed for rows.
 
     Guarantee: neither figure nor size is told of a group of fewer than *smallest* patients, and
     where any group is told, what is left of the total is no group by itself, nor fewer than that.
     """
     patients = {
-        str(name): len(np.unique(truth.patients[groups == name]))
-        for name in np.unique(groups[groups != ""])
+        str(name): len(np.unique(patients_N[groups_N == name]))
+        for name in np.unique(groups_N[groups_N != ""])
     }
     hidden = suppressed(patients, smallest)
     figures: dict[str, Figure] = {}
-    for name in patients.keys() - set(hidden):
-        rows = np.flatnonzero(groups == name)
-        found = figure(measure, np.asarray(scores)[:, rows], truth.at(rows), seed=seed)
+    for name in sorted(patients.keys() - set(hidden)):
+        rows = np.flatnonzero(groups_N == name)
+        found = weighed_figure(within(rows), patients_N[rows], seed=seed)
         if found is not None:
             figures[name] = found
-    figures = dict(sorted(figures.items()))
     return Groups(
         figures=figures,
         patients={name: count for name, count in patients.items() if name not in hidden},

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from confrere_client.evaluation.anomaly import MEASURES
+from confrere_client.evaluation.anomaly import MEASURES, Sweep, pro, sweep, voxel_auroc
 from confrere_client.evaluation.paired import Weighed
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collected
 from confrere_client.finetune.lesson import Lesson
@@ -22,6 +22,8 @@ from confrere_common.errors import DataError
 from confrere_common.task import FineTask
 
 HEADLINE = "auroc"
+SWEPT = "swept "
+"""What answers about places begin with."""
 NEAREST = 5
 SHRINK = 0.1
 """Part of the mean variance that is added to each: few images tell little of their spread."""
@@ -35,7 +37,27 @@ def answers(task: FineTask, exam: Exam) -> Answers:
 
     asked_NF = collected(exam, task.encoder)
     normal_GF = collected(exam, task.encoder, exam.learned)
-    return {"foretold": collected(exam, oddest), **_apart(asked_NF, normal_GF, exam)}
+    found = {"foretold": collected(exam, oddest), **_apart(asked_NF, normal_GF, exam)}
+    return {**found, **_places(task, exam)}
+
+
+def maps(task: FineTask, exam: Exam, rows: Rows) -> Floats:
+    """Return how badly each place of some images is foretold, (B, [Z] Y X)."""
+    return np.asarray(collected(exam, lambda images: task.predict(images)[:, 0], rows), np.float64)
+
+
+def _places(task: FineTask, exam: Exam) -> Answers:
+    """Return what the maps find at each threshold, where masks say what there is to be found."""
+    known_N = exam.images.has("mask")[exam.asked]
+    rows = exam.asked[known_N]
+    if not len(rows):
+        return {}
+    found = sweep(maps(task, exam, rows), exam.images.known("mask", rows).numpy())
+    whole = {}
+    for name, values in vars(found).items():
+        whole[f"{SWEPT}{name}"] = np.zeros((len(known_N), *values.shape[1:]))
+        whole[f"{SWEPT}{name}"][known_N] = values
+    return whole
 
 
 def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # noqa: ARG001
@@ -45,13 +67,19 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
-    """Return what the leading score tells of abnormal images, and the area of every other."""
+    """Return what the leading score tells of abnormal images, the area of every other, and PRO."""
     abnormal_N, leads = _abnormal(exam), _leading(exam)
     found: dict[str, Weighed] = {
         name: partial(measure, np.asarray(answers[leads], np.float64), abnormal_N)
         for name, measure in MEASURES.items()
     }
+    by_voxel = {k.removeprefix(SWEPT): v for k, v in answers.items() if k.startswith(SWEPT)}
+    if by_voxel:
+        found |= {"PRO": partial(pro, Sweep(**by_voxel))}
+        found |= {"auroc of voxels": partial(voxel_auroc, Sweep(**by_voxel))}
     for name, scores in answers.items():
+        if name.startswith(SWEPT):
+            continue
         scores_N = np.asarray(scores, np.float64)
         found[f"auroc by {name}"] = partial(MEASURES[HEADLINE], scores_N, abnormal_N)
     return found

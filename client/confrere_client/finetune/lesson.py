@@ -61,7 +61,7 @@ class Lesson:
             return torch.from_numpy(self._renamed(self.images.known(kind, self.rows[positions])))
         found = self.images.known(kind, self.rows[positions])
         if kind == "mask" and int(found.max()) > len(self.finetune.classes or ()):
-            raise DataError(
+            raise OtherClasses(
                 f"a mask holds class {int(found.max())}, and finetune.classes names "
                 f"{len(self.finetune.classes or ())}: name them all (background is not one)."
             )
@@ -135,17 +135,31 @@ def lesson_of(run: Run, images: Images, rows: Rows) -> Pixels:
     return Lesson(images=images, rows=rows, finetune=finetune)
 
 
-def site_lesson(run: Run, images: Images) -> tuple[Pixels, Rows]:
+class NoLabels(DataError):  # noqa: N818  (the code says it better)
+    """A site has nothing that a task could be learned from."""
+
+    code = "no-labels"
+
+
+class OtherClasses(DataError):  # noqa: N818  (the code says it better)
+    """A site's labels have classes that the run does not name."""
+
+    code = "other-classes"
+
+
+def site_lesson(run: Run, images: Images, but: Rows | None = None) -> tuple[Pixels, Rows]:
     """Return what a hospital trains on of its own images, and which rows these are.
 
-    DataError where a task finds nothing marked.
+    Rows of *but* are left out where the run fine-tunes. NoLabels where a task finds nothing marked.
     """
     finetune, rows = task_of(run), np.arange(len(images))
     if finetune is None:
         return images, rows
+    if but is not None:
+        rows = np.setdiff1d(rows, but)
     rows = taught(images, rows, finetune, run.data.seed)
     if not len(rows):
-        raise DataError(f"no image here is marked for the task '{finetune.task.name}'.")
+        raise NoLabels(f"no image here is marked for the task '{finetune.task.name}'.")
     return Lesson(images=images, rows=rows, finetune=finetune), rows
 
 
@@ -229,7 +243,7 @@ def findings(catalog: Catalog, classes: Sequence[str]) -> NDArray[np.float32]:
 def _must_name(here: Sequence[str], known: Mapping[str, int]) -> None:
     odd = sorted(set(here) - known.keys())
     if odd:
-        raise DataError(
+        raise OtherClasses(
             f"{len(odd)} classes of the images are none of the run's, the first '{odd[0]}'. The "
             f"run names {', '.join(known) or 'none'}: write the same names, or add to "
             "finetune.classes."

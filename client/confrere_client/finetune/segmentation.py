@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client.evaluation.paired import Weighed, weighed_mean
 from confrere_client.evaluation.segmentation import judged
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
+from confrere_common.augment import intensity
 from confrere_common.task import FineTask
 
 HEADLINE = "dice"
 
-CHUNK = 64
-"""Cases that are judged at once."""
+BLACK = -intensity.MEAN / intensity.STD
+"""What the darkest voxel is after normalising."""
 
 
 @torch.inference_mode()
@@ -26,7 +28,7 @@ def answers(task: FineTask, exam: Exam) -> Answers:
     """Return Dice, IoU and distance of each case and class, (N, K - 1)."""
     parts = []
     for rows, images in asked_in_batches(exam):
-        found = task.predict(images).argmax(1).cpu().numpy()
+        found = _found(task, images).argmax(1).cpu().numpy()
         truth = exam.images.known("mask", rows).numpy()
         parts.append(judged(found, truth, len(task.classes) + 1))
     sides = exam.images.pixels.shape[2:]
@@ -36,6 +38,21 @@ def answers(task: FineTask, exam: Exam) -> Answers:
         "far_NC": np.concatenate([part.hd95_NC for part in parts]) / math.hypot(*sides),
         "empty_NC": np.concatenate([part.truth_empty_NC for part in parts]),
     }
+
+
+@torch.inference_mode()
+def found_masks(task: FineTask, exam: Exam, rows: Rows) -> NDArray[np.int64]:
+    """Return the likeliest class of each voxel of some images, (B, [Z] Y X)."""
+    found = [_found(task, images).argmax(1).cpu() for _, images in asked_in_batches(exam, rows)]
+    return np.asarray(torch.cat(found).numpy(), np.int64)
+
+
+def _found(task: FineTask, images_BCZYX: Tensor) -> Tensor:
+    """Return probabilities; images larger than the encoder's size are asked window by window."""
+    sides = tuple(images_BCZYX.shape[2:])
+    if sides == tuple(task.encoder.size):
+        return task.predict(images_BCZYX)
+    return in_windows(task, images_BCZYX)
 
 
 def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # noqa: ARG001
@@ -62,7 +79,11 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
 
 
 def in_windows(task: FineTask, images_BCZYX: Tensor, *, overlap: float = 0.5) -> Tensor:
-    """Return probabilities of images larger than the encoder's size, window by window (MONAI)."""
+    """Return probabilities of images of another size than the encoder's, window by window (MONAI).
+
+    Voxels must be as large as those that were learned from. A side that is smaller than a window
+    is filled up with black, and cut again.
+    """
     # Imported here: MONAI takes seconds to load.
     from monai.inferers.utils import sliding_window_inference
 
@@ -70,6 +91,6 @@ def in_windows(task: FineTask, images_BCZYX: Tensor, *, overlap: float = 0.5) ->
     with torch.inference_mode():
         found = sliding_window_inference(
             images_BCZYX, size, sw_batch_size=4, predictor=task.predict, overlap=overlap,
-            mode="gaussian",
+            mode="gaussian", cval=BLACK,
         )  # fmt: skip
     return torch.as_tensor(found)

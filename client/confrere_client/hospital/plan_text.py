@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from confrere_client.hospital.describe_text import describing, leaving
+from confrere_client.hospital.finetune_text import learning, scoring
 from confrere_client.hospital.plan import Plan, run_of
 from confrere_client.hospital.policy import (
     Policy,
@@ -26,7 +27,6 @@ from confrere_common.method import METHODS
 from confrere_common.mixing import MIXINGS, mixings_of
 from confrere_common.model import objective_of, outline, task_of
 from confrere_common.privacy.terms import terms
-from confrere_common.task import TASKS
 from confrere_common.weights import count
 
 Row = tuple[str, str]
@@ -92,21 +92,20 @@ def _proposed(
 
 
 def _training(run: Run, policy: Policy) -> Iterator[Row]:
-    yield "stage", run.stage
-    yield _objective(run)
+    if (task := task_of(run)) is not None:
+        yield from learning(task)
+    else:
+        yield "stage", run.stage
+        yield "method", f"{run.method.name}: {METHODS.caption(run.method.name)}"
     shared = shared_count(run)
-    said = "" if shared is None else f" With the method: {shared / 1e6:.2f} M shared parameters."
+    said = (
+        ""
+        if shared is None
+        else f" With what is trained on it: {shared / 1e6:.2f} M shared parameters."
+    )
     yield "encoder", f"{run.encoder.name}: {ENCODERS.caption(run.encoder.name)}{said}"
     yield "rounds", _rounds(run, policy)
     yield "machine", _machine(run, policy)
-
-
-def _objective(run: Run) -> Row:
-    if (task := task_of(run)) is None:
-        return "method", f"{run.method.name}: {METHODS.caption(run.method.name)}"
-    head = "its head stays here" if task.head == "local" else "encoder and head are joined"
-    name = task.task.name
-    return "task", f"{name}: {TASKS.caption(name)} Mode {task.mode}; {head}."
 
 
 def _rounds(run: Run, policy: Policy) -> str:
@@ -144,20 +143,23 @@ def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     told = figures if policy.metrics and epsilon_of(run) is None else "no figures"
     yield (
         "leaves, each round",
-        f"the change of the shared weights ({_size(up)}), the number of images trained on, and "
-        f"{told}. When it does not train: a code from a fixed table.",
+        f"the change of the shared weights{_of_what(run)} ({_size(up)}), the number of images "
+        f"trained on, and {told}. When it does not train: a code from a fixed table.",
     )
     for name, mixing, _ in mixings_of(run):
         beside = f" With it leaves {mixing.leaves}." if mixing.leaves else ""
         yield "mixing", f"{name}: {MIXINGS.caption(name)}{beside}"
     yield "leaves, in all", f"{rounds} times that at most: {_size(up * rounds)}"
+    if run.stage == "finetune":
+        yield from scoring(run, policy)
     yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all"
     if epsilon_of(run) is not None:
         yield (
             "leaves, once",
             "how many patients take part, and the terms below (rate, noise, steps)",
         )
-    yield "stays", "images, who the patients are, file names, every error's own words"
+    marks = ", each one's label" if run.stage == "finetune" else ""
+    yield "stays", f"images{marks}, who the patients are, file names, every error's own words"
     if run.federation.personal:
         own = printable(", ".join(run.federation.personal))
         yield "stays, of the model", f"weights named {own}"
@@ -168,6 +170,13 @@ def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
             f"the coordinator says {_size(up)} leave in a round; the shared weights of this model "
             f"take {_size(4 * shared)}.",
         )
+
+
+def _of_what(run: Run) -> str:
+    task = task_of(run)
+    if task is None:
+        return ""
+    return " of the encoder" if task.head == "local" else " of encoder and head"
 
 
 def _protection(run: Run, entry: Registered | None) -> Iterator[Row]:

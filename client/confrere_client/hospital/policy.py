@@ -163,8 +163,14 @@ class Policy:
     min_images: Whole = 16
     """Images below which a data set takes no part, and no figure of it leaves."""
 
+    evaluation: Annotated[bool, Field(strict=True)] = True
+    """Whether, in a run of stage finetune, counts of the model's scores on held-out patients may
+    leave; never where the policy requires secure aggregation. Without them the site trains all the
+    same."""
+
     min_cell: Annotated[int, Field(ge=2, strict=True)] = 5
-    """Patients below which no count leaves in a run of stage describe, whatever the run says."""
+    """Patients below which no count leaves, of images (stage describe) or of a model's scores
+    (stage finetune), whatever the run says."""
 
     metrics: Annotated[Names, _among("figure", lambda: TELLABLE)] = FIGURES
     """Figures of a round that may leave beside the update; []: none."""

@@ -159,10 +159,10 @@ def chosen(wanted: str | None, names: Iterable[str]) -> str:
     return wanted or there[0]
 
 
-def open_registered(entry: Registered, at_most: int | None = None) -> Source:
-    """Return the images of *entry* that may be trained on, at most so many."""
+def open_registered(entry: Registered, at_most: int | None = None, part: str = "train") -> Source:
+    """Return the images of *entry* that may be trained on, at most so many; or those of 'test'."""
     whole = open_source(entry.source, Path())
-    return Lent(whole, only_site=entry.only_site, at_most=at_most)
+    return Lent(whole, only_site=entry.only_site, at_most=at_most, part=part)
 
 
 def images_for(
@@ -194,19 +194,25 @@ def images_for(
 
 
 class Lent(Source):
-    """The part of a source that may be trained on.
+    """The part of a source that may be trained on, or its part 'test', which may be scored.
 
     Rows that the source marks 'train' where it marks any so, else all but those marked 'val' or
     'test'. Of more than *at_most*, those whose names have the lowest hashes: the same every time.
     """
 
     def __init__(
-        self, whole: Source, *, only_site: str | None = None, at_most: int | None = None
+        self,
+        whole: Source,
+        *,
+        only_site: str | None = None,
+        at_most: int | None = None,
+        part: str = "train",
     ) -> None:
         super().__init__(whole.config, whole.folder)
         self._whole = whole
         self._only_site = only_site
         self._at_most = at_most
+        self._part = part
 
     def records(self) -> Sequence[Record]:
         """List the rows in the source's order; DataError when none is left."""
@@ -217,15 +223,19 @@ class Lent(Source):
             sites = sorted({record.site or "(none)" for record in every})
             raise DataError(unknown("acquisition site", self._only_site or "", sites))
         splits = {record.split for record in ours}
-        allowed = {"train"} if "train" in splits else {""}
+        allowed = {self._part} if self._part in splits or self._part != "train" else {""}
         training = [record for record in ours if record.split in allowed]
         if not training:
+            if self._part != "train":
+                raise DataError(f"no image is marked '{self._part}'.")
             raise DataError("every image is marked 'val' or 'test': none is left to train on.")
         return self._capped(training)
 
     def fingerprint(self) -> Iterator[bytes]:
         """Yield what is chosen, then what the whole source yields."""
         yield repr((self._only_site, self._at_most, type(self._whole).__name__)).encode()
+        if self._part != "train":
+            yield self._part.encode()
         yield from self._whole.fingerprint()
 
     def _capped(self, records: list[Record]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table, a row an image: path, patient, site, split, label, mask, boxes."""
+"""A CSV or Parquet table, a row an image: path, patient, site, split, label, mask, boxes, sex ..."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from confrere_client.data.catalog import check_patients, split_name
 from confrere_client.data.decode import Pixels, decode_image
 from confrere_client.data.fingerprint import content, known
 from confrere_client.data.masks import decode_mask
-from confrere_client.source import Record, Source, UnreadableImage
+from confrere_client.source import FACTORS, Record, Source, UnreadableImage
 from confrere_common.errors import DataError, unknown
 from confrere_common.section import section
 
@@ -31,7 +31,11 @@ class Catalog(Source):
 
     @section
     class Config:
-        """An optional column is used when it is there; one that is named here must be there."""
+        """An optional column is used when it is there; one that is named here must be there.
+
+        Columns sex, age, vendor, kernel and slice_thickness_mm are read where they are there: an
+        evaluation shows whom a model serves worse.
+        """
 
         path: Annotated[str, Field(min_length=1)]
         """The table: CSV (UTF-8; comma, semicolon or tab) or Parquet."""
@@ -91,6 +95,7 @@ def _record(folder: Path, row: dict[str, str]) -> Record:
         label=row["label"],
         mask=partial(decode_mask, folder / row["mask"]) if row["mask"] else None,
         boxes=partial(read_boxes, row["boxes"]) if row["boxes"] else None,
+        about={name: row[name] for name in FACTORS if row[name]},
     )
 
 
@@ -118,8 +123,8 @@ def _rows(path: Path, config: Any) -> list[dict[str, str]]:
     """Return the rows as path, patient, site, split, label; '' for what is not known."""
     table = _table(path, config.path)
     columns = {"path": _cells(table, config.path_column, config.path)}
-    for name in OPTIONAL:
-        wanted = getattr(config, f"{name}_column")
+    for name in (*OPTIONAL, *FACTORS):
+        wanted = getattr(config, f"{name}_column", None)
         there = wanted is not None or name in table.column_names
         columns[name] = (
             _cells(table, wanted or name, config.path) if there else [""] * table.num_rows

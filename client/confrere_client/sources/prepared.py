@@ -1,4 +1,4 @@
-"""A data set that 'confrere client prepare' made: pixels mapped from its files, keys for names."""
+"""A data set that 'confrere client prepare' made: pixels and masks mapped, keys for names."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
-    "shard", "offset", "nbytes", "flags", "warnings", "tag_modality", *FACTS,
+    "shard", "offset", "nbytes", "mask", "flags", "warnings", "tag_modality", "tag_kernel",
+    "tag_slice_thickness_mm", *FACTS,
 ]  # fmt: skip
 
 
@@ -103,15 +104,18 @@ class Prepared(Source):
     def _records_of(self, row: dict[str, Any]) -> Iterator[Record]:
         shape = tuple(row["shape"])
         image = partial(_image, self._shards, place_of(row), shape, row["dtype"])
+        mask = partial(_mask, self._shards, row["mask"], shape[1:]) if row["mask"] else None
         if row["dims"] == 2 or self.config.slices == "none":
-            yield _record(row, row["key"], image)
+            yield _record(row, row["key"], image, mask)
             return
-        axis = 1 + AXES[self.config.slices]
-        for number in range(0, shape[axis], self.config.slice_step):
-            yield _record(row, f"{row['key']}#{number}", partial(_slice, image, axis, number))
+        axis = AXES[self.config.slices]
+        for number in range(0, shape[1 + axis], self.config.slice_step):
+            part = partial(_slice, mask, axis, number) if mask else None
+            cut = partial(_slice, image, 1 + axis, number)
+            yield _record(row, f"{row['key']}#{number}", cut, part)
 
 
-def _record(row: dict[str, Any], name: str, decode: Any) -> Record:
+def _record(row: dict[str, Any], name: str, decode: Any, mask: Any) -> Record:
     # where nothing groups it, an exam stands for itself: its own name is its patient's
     make = Record if row["patient_known"] else OfNobodyKnown
     return make(
@@ -121,7 +125,13 @@ def _record(row: dict[str, Any], name: str, decode: Any) -> Record:
         site=row["site"],
         split=row["split"],
         label=row["label"],
+        mask=mask,
         facts={name: row[name] for name in ("dtype", "tag_modality", *FACTS)},
+        about={
+            name: str(row[f"tag_{name}"])
+            for name in ("vendor", "kernel", "slice_thickness_mm")
+            if row[f"tag_{name}"] not in (None, "")
+        },
     )
 
 
@@ -130,6 +140,10 @@ def _image(shards: Shards, place: Place, shape: tuple[int, ...], dtype: str) -> 
         return shards.image(place, shape, dtype)
     except DataError as fault:
         raise UnreadableImage(str(fault).rstrip(".")) from None
+
+
+def _mask(shards: Shards, row: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
+    return _image(shards, place_of(row), shape, row["dtype"])
 
 
 def _slice(image: Any, axis: int, number: int) -> Pixels:

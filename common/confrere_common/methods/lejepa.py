@@ -1,9 +1,9 @@
 """LeJEPA: views agree, and features look Gaussian on every line. https://arxiv.org/abs/2511.08544.
 
-Shapes: B images, V views, C channels, [Z] Y X voxels (Z only in 3-D), F features, S slices,
-K knots.
+Shapes: B images, V views, C channels, [Z] Y X voxels (Z only in 3-D), F features, S slices.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -15,14 +15,11 @@ from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
 from confrere_common.parts.crops import local_crop
 from confrere_common.parts.heads import in_one_pass, perceptron
+from confrere_common.parts.normality import sigreg
 from confrere_common.section import section
 
 GLOBAL = 2
 """Views of the whole image."""
-
-KNOTS = 17
-FARTHEST = 3.0
-"""Frequencies at which characteristic functions are compared, from 0 to the farthest."""
 
 
 class Lejepa(Method):
@@ -34,6 +31,10 @@ class Lejepa(Method):
     """
 
     per_image = False
+
+    test: Callable[[Tensor, Tensor], Tensor]
+    """How far features (V, B, F) are from a Gaussian along slices (F, S): ``sigreg``, unless mixing
+    fedsigreg asks it of all sites together."""
 
     @section
     class Config:
@@ -67,6 +68,7 @@ class Lejepa(Method):
         self.config = config
         self.encoder = encoder
         self.projector = perceptron((encoder.width, config.hidden, config.hidden, config.out))
+        self.test = sigreg
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
@@ -89,26 +91,8 @@ class Lejepa(Method):
         found_VBF = torch.stack(in_one_pass(self._project, *shown))
         apart_B = (found_VBF - found_VBF.mean(0)).square().mean((0, 2))
         weight = self.config.normality
-        return weight * sigreg(found_VBF, slices_BFS[0]) + (1 - weight) * apart_B
+        return weight * self.test(found_VBF, slices_BFS[0]) + (1 - weight) * apart_B
 
     def _project(self, images_BCZYX: Tensor) -> Tensor:
         projections_BF: Tensor = self.projector(self.encoder(images_BCZYX))
         return projections_BF
-
-
-def sigreg(features_VBF: Tensor, slices_FS: Tensor) -> Tensor:
-    """Return how far the features of each view are from a standard Gaussian, meaned over views.
-
-    Along every slice the Epps-Pulley statistic: B times the integral over t in -3 to 3 of
-    exp(-t^2 / 2) |phi(t) - exp(-t^2 / 2)|^2, phi the features' empirical characteristic function;
-    by the trapezoid rule on 0 to 3, twice, since both halves are alike.
-    """
-    with torch.autocast(features_VBF.device.type, enabled=False):
-        along_VBS = features_VBF @ slices_FS.to(features_VBF.dtype)
-    knots_K = torch.linspace(0, FARTHEST, KNOTS, dtype=along_VBS.dtype, device=along_VBS.device)
-    gaussian_K = (-knots_K.square() / 2).exp()
-    angles_VBSK = along_VBS[..., None] * knots_K
-    real_VSK, imaginary_VSK = angles_VBSK.cos().mean(1), angles_VBSK.sin().mean(1)
-    errors_VSK = ((real_VSK - gaussian_K).square() + imaginary_VSK.square()) * gaussian_K
-    integral = 2 * torch.trapezoid(errors_VSK, knots_K, dim=-1)
-    return features_VBF.shape[1] * integral.mean()

@@ -215,6 +215,7 @@ def submit(
     from confrere_deploy.federation.submitting import (
         must_be_federable,
         signing_roster,
+        started,
         warm_weights,
     )
     from confrere_server.membership.roster import read_roster
@@ -223,6 +224,7 @@ def submit(
 
     workspace = open_workspace(folder)
     run = read_run(run_file, changes or (), ALL_FAMILIES)
+    run, warm_start = started(run, run_file.parent, warm_start)
     hidden = run.secure_aggregation is not None
     roster = signing_roster(read_roster(workspace)) if hidden else {}
     must_be_federable(run, roster)

@@ -14,13 +14,16 @@ from confrere_common.encoder import build_encoder
 from confrere_common.errors import CheckpointError
 from confrere_common.loading import as_dict
 from confrere_common.model import input_of
+from confrere_deploy.federation.federal_tuned import tuned_report
 from confrere_deploy.report import schema
 from confrere_deploy.report.pictures import Pictures
+from confrere_deploy.report.tuned import write_tuned
 from confrere_deploy.report.write import write_report
 from confrere_deploy.study.history import alarm_warnings, record_warnings, rounds_told
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.protection import Told, protection, rounds_of
 from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState, newest_state
 
@@ -37,8 +40,12 @@ def write_federal_report(folder: Folder, target: Path) -> None:
     if state is None:
         raise CheckpointError(f"{folder.path.name} has no checkpoint left to tell of.")
     told = {site: plain.get("privacy", {}) for site, plain in folder.standing.sites.items()}
-    report = federal_report(order.parsed(), order.digest, state, told)
-    write_report(target, report, Pictures())
+    run = order.parsed()
+    if run.stage == "finetune":
+        found = summed(folder.path, run)
+        write_tuned(target, tuned_report(run, order.digest, _spoken(state), found, told))
+        return
+    write_report(target, federal_report(run, order.digest, state, told), Pictures())
 
 
 def federal_report(

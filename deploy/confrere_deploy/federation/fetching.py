@@ -24,9 +24,7 @@ from confrere_server.membership.workspace import Workspace
 from confrere_server.runs.queue import Folder
 from confrere_server.runs.recall import site_heads
 
-FILES = ("encoder.safetensors", "encoder.json", "release.json", "rounds.json")
-DESCRIBED = (FILE, "release.json", "rounds.json")
-"""Those of a run that trained nothing."""
+RELEASE = "release.json"
 
 
 def fetch(workspace: Workspace, folder: Folder, target: Path) -> list[Path]:
@@ -38,14 +36,25 @@ def fetch(workspace: Workspace, folder: Folder, target: Path) -> list[Path]:
         )
     target.mkdir(parents=True, exist_ok=True)
     run = folder.order.parsed()
-    names = DESCRIBED if run.stage == "describe" else FILES
-    copied = [Path(shutil.copy2(folder.path / name, target / name)) for name in names]
+    copied = [
+        Path(shutil.copy2(folder.path / name, target / name))
+        for name in (*_sealed(folder), RELEASE)
+    ]
     key = Path(shutil.copy2(workspace.keys / "signing.pub", target / "coordinator.pub"))
     if run.stage == "describe":
         _write_described(run, target)
     else:
         write_federal_report(folder, target)
     return [*copied, key, target / "report.json", target / "report.html"]
+
+
+def _sealed(folder: Folder) -> list[str]:
+    """Return the names of the files that the run left, as its own seal has them."""
+    try:
+        said = json.loads((folder.path / RELEASE).read_bytes())
+        return [Path(name).name for name in said["release"]["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{folder.path.name} has no {RELEASE} that can be read.") from None
 
 
 def _write_described(run: Run, target: Path) -> None:

@@ -1,10 +1,12 @@
 """What a run must be like for a real federation, told at once and before any hospital sees it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save
 
+from confrere_client.finetune.start import with_start
 from confrere_client.hospital.registry import dataset_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, DataError
@@ -13,11 +15,13 @@ from confrere_common.model import (
     input_of,
     must_build_whole,
     shared_weights,
+    task_of,
     whole_encoder,
 )
 from confrere_common.pki.keys import signing_public
 from confrere_common.release import load_release
 from confrere_common.secagg.section import SITES_AT_LEAST
+from confrere_common.task import TASKS
 from confrere_server.cohort import draw_cohort
 from confrere_server.joining import must_join
 from confrere_server.masked import must_be_maskable
@@ -52,6 +56,9 @@ def _unfit(run: Run) -> Iterator[str]:
         dataset_of(run)
     except DataError as fault:
         yield f"data.source: {fault}"
+    task = task_of(run)
+    if task is not None and task.classes is None and TASKS.member(task.task.name).classed:
+        yield "finetune.classes is open: hospitals cannot agree on names. Write them into the run."
     if len(run.seeds) != 1:
         yield f"seeds: {len(run.seeds)} are given; a federation trains one encoder."
 
@@ -88,6 +95,24 @@ def signing_roster(roster: Roster) -> dict[str, str]:
     active = {name: site for name, site in roster.sites.items() if site.state == "active"}
     keys = {name: signing_public(site.audit_key) for name, site in active.items()}
     return {name: key.public_bytes_raw().hex() for name, key in sorted(keys.items())}
+
+
+def started(run: Run, folder: Path, release: Path | None) -> tuple[Run, Path | None]:
+    """Return the run as hospitals may see it, and the release that its encoder starts from.
+
+    A run that fine-tunes names its start in ``finetune.start``, from *folder* on, or is given a
+    *release*: its digest then takes the place of the path.
+    """
+    task = task_of(run)
+    if task is None:
+        return run, release
+    if task.start is not None and release is not None:
+        raise ConfigError(["finetune.start is given, and --warm-start too: leave one out."])
+    path = release or (folder / Path(task.start).expanduser() if task.start else None)
+    if path is None:
+        return run, None
+    named = replace(run, finetune=replace(task, start=str(path.absolute())))
+    return with_start(named, folder)[0], path
 
 
 def warm_weights(run: Run, release: Path | None) -> bytes:

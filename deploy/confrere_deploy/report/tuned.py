@@ -14,8 +14,18 @@ from pydantic import AwareDatetime, Field
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
 from confrere_deploy.report.codec import plain
+from confrere_deploy.report.pooled import Evaluated, curves
 from confrere_deploy.report.html import environment, style
-from confrere_deploy.report.schema import Cost, Data, Figure, Machine, Measured, Natural, Skipped
+from confrere_deploy.report.schema import (
+    Cost,
+    Data,
+    Figure,
+    Machine,
+    Measured,
+    Natural,
+    Protection,
+    Skipped,
+)
 from confrere_deploy.report.svg import BLUE, HUES, draw
 from confrere_deploy.report.words import amount, duration, number, spoken
 
@@ -35,8 +45,8 @@ class TunedSite:
     images: Natural
     """Marked images that it learned from."""
 
-    patients: Natural
-    """Patients behind them."""
+    patients: Natural | None = None
+    """Patients behind them; absent where the hospitals keep that to themselves."""
 
     classes: dict[str, Natural] = Field(default_factory=dict)
     """Class -> its images; empty for a task without classes."""
@@ -130,8 +140,14 @@ class TunedReport:
     )
     """What low and high of a figure are."""
 
+    evaluation: Evaluated | None = None
+    """What the sites' counts of the model's scores come to; absent where none were asked for."""
+
     cost: Cost
     """What it took."""
+
+    protection: Protection | None = None
+    """What was promised to patients and sites; of real federations only."""
 
     warnings: tuple[str, ...]
     """What a reader should know before believing the figures."""
@@ -163,7 +179,11 @@ def page(report: TunedReport) -> str:
         style=style(),
         rows=_rows(report),
         verdicts=_verdicts(report),
-        drawings={"arms": _arms(report), "courses": _courses(report)},
+        drawings={
+            "arms": _arms(report),
+            "courses": _courses(report),
+            "evaluation": curves(report.evaluation),
+        },
         costs=_costs(report),
         config=yaml.safe_dump(plain(report.run), sort_keys=False, allow_unicode=True, width=100),
     )  # fmt: skip

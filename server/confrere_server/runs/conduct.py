@@ -13,14 +13,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from safetensors.torch import load
-
 from confrere_common.code import code_digest
 from confrere_common.config import Run
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Refusal, Task
-from confrere_common.model import build_model, shared_weights
+from confrere_common.judged import is_due
 from confrere_common.privacy.independence import must_stand_alone
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.secagg.messages import Reply, Request
@@ -33,8 +31,19 @@ from confrere_server.masked import Veil
 from confrere_server.record import RoundRecord
 from confrere_server.rounds import Answered, Asked, Event, Study, one_round
 from confrere_server.runs.deadline import deadline_s
-from confrere_server.runs.outcome import FOR_NOW, all_failed, is_spoilt, told, why_failed
+from confrere_server.runs.judging import evaluate, judged
+from confrere_server.runs.outcome import (
+    FOR_NOW,
+    NO_LABELS,
+    all_failed,
+    is_spoilt,
+    must_be_enough,
+    must_have_come_to_something,
+    told,
+    why_failed,
+)
 from confrere_server.runs.queue import Folder, Order
+from confrere_server.runs.start_weights import fresh
 from confrere_server.store import ServerState, newest_state, save_state
 from confrere_server.transport.carrier import ABSENT_S, Carrier, Halted, Proposals, unheard
 from confrere_server.unmask import Carry
@@ -74,6 +83,9 @@ class Conductor:
     pause: Callable[[float], None] = time.sleep
     _said: dict[str, Standing] = field(default_factory=dict)
     _proposed_at: float = float("-inf")
+    _untaught: set[str] = field(default_factory=set)
+    """Sites without anything marked for the task: they are asked to train no more."""
+
     _last_answer_at: float = 0.0
     _began_at: float = 0.0
     _came_at: dict[str, float] = field(default_factory=dict)
@@ -99,6 +111,7 @@ class Conductor:
         must_join(self.run)
         state = self._start()
         refused = spoilt = 0
+        self._evaluate(state)  # the server may have been killed at just that
         while state.round < self.run.federation.rounds:
             sites, state = self._gather(state)
             new = self._round(sites, state)
@@ -107,7 +120,9 @@ class Conductor:
             if not record.void:
                 refused = spoilt = 0
                 state = new
+                del new  # weights of two rounds at once are a model too many
                 self._save(state)
+                self._evaluate(state)
                 continue
             refused = refused + 1 if all_failed(record, sites) else 0
             spoilt += is_spoilt(record, self.run.federation.quorum)
@@ -115,7 +130,7 @@ class Conductor:
             if refused >= REFUSED_ROUNDS or spoilt >= VOID_ROUNDS:
                 raise RoundError(why_failed(record, max(refused, spoilt)))
             self._void(record, state)
-        _must_have_come_to_something(state)
+        must_have_come_to_something(state.records, VOID_ROUNDS)
         return state
 
     @property
@@ -150,20 +165,11 @@ class Conductor:
                     site=site, state=plain["standing"], code=plain["code"],
                     images=plain["images"], privacy=plain.get("privacy", {}),
                 )  # fmt: skip
+            if plain.get("untaught"):
+                self._untaught.add(site)
         if found is not None and found.round > self.closed:
             self._note_closed(found)  # the server was killed between saving and saying so
-        return found or self._fresh()
-
-    def _fresh(self) -> ServerState:
-        if self._describes:
-            return ServerState(round=0, weights={}, step={})
-        weights = shared_weights(build_model(self.run, self.run.seeds[0]))
-        if self.order.warm_start:
-            release = load((self.folder.path / "warm.safetensors").read_bytes())
-            known = {f"encoder.{name}": tensor.float() for name, tensor in release.items()}
-            # What the run keeps at its sites they begin with themselves.
-            weights |= {name: tensor for name, tensor in known.items() if name in weights}
-        return ServerState(round=0, weights=weights, step={})
+        return found or fresh(self.folder, self.run)
 
     def _gather(self, state: ServerState) -> tuple[list[str], ServerState]:
         """Return the sites of the next round, waiting until enough have approved and are there."""
@@ -174,7 +180,7 @@ class Conductor:
             self._hear()
             self._propose(state)
             approved = {site for site, said in self._said.items() if said.state == "approved"}
-            approved &= self._unsuspended(state) & self._invited
+            approved &= self._asked(state) & self._invited
             there = approved & self.carrier.online()
             if self.run.federation.quorum == 1.0 and self._begun(state):
                 # No round without all: those that are away, or pause, are waited for.
@@ -196,19 +202,15 @@ class Conductor:
     def _pausing(self, state: ServerState) -> list[str]:
         """Return the sites of the last round that do not take part just now, and may again."""
         last = state.records[-1].sites if state.records else ()
-        names = [record.site for record in last if record.site in self._unsuspended(state)]
+        names = [record.site for record in last if record.site in self._asked(state)]
         return [n for n in names if n not in self._said or self._said[n].state == "waiting"]
 
-    def _unsuspended(self, state: ServerState) -> set[str]:
-        """Return the sites that may be asked; RoundError if those suspended leave too few."""
-        suspended = set(state.repute.suspended) & set(self.carrier.nodes())
-        left = set(self.carrier.nodes()) - suspended
-        if suspended and len(left) < self._least:
-            raise RoundError(
-                f"{', '.join(sorted(suspended))} suspended, since updates were left out too often: "
-                f"{len(left)} sites are left, and federation.min_sites is {self._least}. See the "
-                "audit log for why, mend it there; then clear the site, and resume the run."
-            )
+    def _asked(self, state: ServerState) -> set[str]:
+        """Return the sites that may be asked to train; RoundError if the others leave too few."""
+        nodes = set(self.carrier.nodes())
+        suspended, untaught = set(state.repute.suspended) & nodes, self._untaught & nodes
+        left = nodes - suspended - untaught
+        must_be_enough(len(left), self._least, suspended, untaught)
         return left
 
     @property
@@ -282,6 +284,18 @@ class Conductor:
             return answers
         return heard(answers, asked_of(self.run), keep_in(self.folder.path))
 
+    def _evaluate(self, state: ServerState) -> None:
+        """Have the sites score the joined model where that is due; it costs a run nothing."""
+        if not is_due(self.run, state.round) or judged(self.folder.path, state.round):
+            return
+        self._stand(state, "training", f"the sites score the model of round {state.round}")
+        within = deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
+        approved = {site for site, said in self._said.items() if said.state == "approved"}
+        there = sorted((approved & self._invited) - set(state.repute.suspended))
+        evaluate(
+            self.folder, state, there, lambda task: self.carrier.ask(there, task, within), self.note
+        )
+
     def _veil(self, carry: Carry) -> Veil:
         roster = PinnedRoster(self.order.roster)
         return Veil(carry=carry, verify=roster.verify, roster=roster.digest, attempt=time.time_ns)
@@ -324,6 +338,9 @@ class Conductor:
         for site in record.sites:
             if site.refused in FOR_NOW:
                 self._said.pop(site.site, None)
+            if site.refused == NO_LABELS:
+                self._untaught.add(site.site)
+                self._live({site.site: {"untaught": True}})
 
     def _void(self, record: RoundRecord, state: ServerState) -> None:
         self.note("void", run=self.order.id, round=record.round, why=record.void)
@@ -380,10 +397,3 @@ class Conductor:
         new = replace(old, rounds=self.run.federation.rounds, **{**now, **more})
         if new != old:
             self.folder.stand(new)
-
-
-def _must_have_come_to_something(state: ServerState) -> None:
-    """Raise RoundError when the last rounds, or all of few, had no result: nothing is released."""
-    last = state.records[-VOID_ROUNDS:]
-    if last and all(record.void for record in last):
-        raise RoundError(why_failed(last[-1], len(last)))

@@ -1,8 +1,9 @@
 """How a round ended: which sites failed at it, and which only took no part just then."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from confrere_common.codes import CODES, sentence_of
+from confrere_common.errors import RoundError
 from confrere_server.cohort import needed
 from confrere_server.record import RoundRecord
 
@@ -19,6 +20,9 @@ FOR_NOW = frozenset(
     }
 )
 """Codes by which a site takes part no longer, or not just now: it is asked anew."""
+
+NO_LABELS = "no-labels"
+"""The code of a site that has nothing for the run's task: it is not asked to train again."""
 
 ABSENT = "it did not answer in time"
 """What ``rounds`` writes down of a site that was silent."""
@@ -42,7 +46,7 @@ def is_spoilt(record: RoundRecord, quorum: float) -> bool:
 
 def failed(record: RoundRecord) -> list[str]:
     """Return the sites that answered, and neither validly nor that they take no part just now."""
-    passing = {"", ABSENT, *FOR_NOW}
+    passing = {"", ABSENT, NO_LABELS, *FOR_NOW}
     return [site.site for site in record.sites if site.refused not in passing]
 
 
@@ -54,3 +58,32 @@ def why_failed(record: RoundRecord, count: int) -> str:
         f"{count} rounds in succession had no result because of what sites answered, the last: "
         f"{record.void}. {reasons}. The rounds before are saved; mend the cause and resume the run."
     )
+
+
+def must_be_enough(
+    left: int, least: int, suspended: Collection[str], untaught: Collection[str]
+) -> None:
+    """Raise RoundError where sites that are asked no more leave fewer than *least*."""
+    if left >= least or not (suspended or untaught):
+        return
+    said = []
+    if suspended:
+        said.append(
+            f"{', '.join(sorted(suspended))} suspended, since updates were left out too often. See "
+            "the audit log for why, mend it there; then clear the site, and resume the run"
+        )
+    if untaught:
+        said.append(
+            f"{', '.join(sorted(untaught))} without an image that is marked for the task. Have "
+            "them mark some and submit the run again"
+        )
+    raise RoundError(
+        f"{left} sites are left, and federation.min_sites is {least}: {'; '.join(said)}."
+    )
+
+
+def must_have_come_to_something(records: Sequence[RoundRecord], most: int) -> None:
+    """Raise RoundError when the last *most* rounds, or all of fewer, had no result."""
+    last = records[-most:]
+    if last and all(record.void for record in last):
+        raise RoundError(why_failed(last[-1], len(last)))

@@ -2,17 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
+
+from safetensors.torch import save
 
 from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.code import code_digest
 from confrere_common.config import Run
 from confrere_common.errors import PrivacyError
 from confrere_common.family import Named
-from confrere_common.model import input_of, objective_of, whole_encoder
+from confrere_common.judged import evaluation_of
+from confrere_common.loading import dump
+from confrere_common.model import input_of, objective_of, task_of, whole_encoder
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
@@ -25,10 +29,12 @@ from confrere_server.description.collecting import (
 )
 from confrere_server.membership.seal import seal
 from confrere_server.membership.workspace import Workspace
+from confrere_server.runs.judging import FILE as EVALUATION
+from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState
 
-ENCODER = "encoder.safetensors"
+ENCODER, NETWORK = "encoder.safetensors", "task.safetensors"
 
 
 def publish(
@@ -80,7 +86,24 @@ def _encoder(
         training=training,
     )
     save_release(folder.path / ENCODER, whole_encoder(run, state.weights), card)
-    return ENCODER, "encoder.json"
+    return ENCODER, "encoder.json", *_network(folder, run, state)
+
+
+def _network(folder: Folder, run: Run, state: ServerState) -> Iterator[str]:
+    """Write what a fine-tuning leaves beside its encoder: the network, and how it was scored."""
+    task = task_of(run)
+    if task is None:
+        return
+    if task.head == "shared":
+        whole = {name: tensor.contiguous() for name, tensor in state.weights.items()}
+        atomic_write(folder.path / NETWORK, save(whole))
+        yield NETWORK
+    atomic_write(folder.path / "task.json", dump(run).encode())
+    yield "task.json"
+    if evaluation_of(run) is not None:
+        found = json.dumps(summed(folder.path, run), indent=1, allow_nan=False)
+        atomic_write(folder.path / EVALUATION, found.encode())
+        yield EVALUATION
 
 
 def _description(

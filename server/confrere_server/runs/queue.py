@@ -7,7 +7,7 @@ Whoever may write there is the operator: no port takes orders.
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,9 +180,14 @@ def find_run(runs: Path, id: str) -> Folder:
     return known[fitting[0]]
 
 
-def next_run(runs: Path) -> Folder | None:
-    """Return the oldest run that is open or asked to be resumed; None when there is none."""
+def next_run(runs: Path, besides: Collection[str] = ()) -> Folder | None:
+    """Return the oldest run that is open or asked to be resumed; None when there is none.
+
+    *besides*: ids of runs that are passed over.
+    """
     for folder in all_runs(runs):
+        if folder.path.name in besides:
+            continue
         standing = folder.standing
         if standing.state in ("failed", "stopped") and folder.wish == "resume":
             standing = replace(standing, state="queued", why="")

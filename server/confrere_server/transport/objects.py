@@ -1,7 +1,9 @@
 """Objects on their way, in files: the server's memory does not grow with the sites."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import get_ident
+from typing import BinaryIO
 
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
@@ -47,6 +49,10 @@ class ObjectFiles(InMemoryObjectStore):
             if entry.content or not entry.is_available:
                 return entry.content
             return self._path(object_id).read_bytes()
+
+    def spare(self) -> BinaryIO:
+        """Open a file beside the objects that is gone when it is closed."""
+        return TemporaryFile(dir=self._folder)
 
     def delete(self, object_id: str) -> None:
         """Remove an object and what only it refers to."""

@@ -168,7 +168,7 @@ class SuperLink:
         return reply is not None and self._store.whole(reply.metadata.message_id)
 
     def take(self, asked: str, at_most: int = MOST_BYTES) -> RecordDict:
-        """Return the answer to message *asked* and remove both; memory is the answer's own.
+        """Return the answer to message *asked* and remove both; packed tensors stay in a file.
 
         ExchangeError when Flower's envelope holds something else than records, or more than
         *at_most* bytes of them.
@@ -180,12 +180,16 @@ class SuperLink:
             if reply.has_error():
                 raise ExchangeError("its app failed; see the site's own log")
             name = reply.metadata.message_id
-            message = gathered(name, _Lazy(self._store).__getitem__, at_most)
+            get = _Lazy(self._store).__getitem__
+            message = gathered(name, get, at_most, self._store.spare)
             if not isinstance(message, Message) or not message.has_content():
                 raise ExchangeError("its answer holds no records")
             return message.content
         except ExchangeError:
             raise
+        except OSError as fault:
+            why = f"the server could not lay its answer down: {fault.strerror}"
+            raise ExchangeError(why) from None
         except Exception as fault:  # foreign bytes make Flower's reader fail in any way
             raise ExchangeError(f"its answer cannot be read: {type(fault).__name__}") from None
         finally:
@@ -199,11 +203,6 @@ class SuperLink:
             self._store.delete(name)
             if reply is not None:
                 self._store.delete(reply.metadata.message_id)
-
-    def traffic(self, run: int) -> tuple[int, int]:
-        """Return the bytes that left for the nodes, and those that came, as Flower counts them."""
-        info = self._state.get_run_info(run_ids=[run])[0]
-        return info.bytes_sent, info.bytes_recv
 
     def _reply(self, asked: str) -> Message | None:
         with self._state.lock:

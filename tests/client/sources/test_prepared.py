@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from broken_files import picture
@@ -120,3 +121,26 @@ def test_pixels_cut_short_are_found_when_they_are_read(folder: Path, tmp_path: P
     with pytest.raises(UnreadableImage, match="cut short"):
         [record.decode() for record in [*records, *source(tmp_path, dims=3).records()]]
     assert open_dataset(tmp_path / "set", "set")
+
+
+def test_masks_come_with_their_images_and_slices_with_theirs(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (6, 5, 4), np.uint8)
+    for name, array in (("image", volume), ("mask", (volume > 99).astype(np.uint8))):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii")
+    table = tmp_path / "table.csv"
+    table.write_text("path,mask\nimage.nii,mask.nii\n")
+    plan = Plan(image_px=None)
+    prepare(Order(sources=(tmp_path,), dataset=tmp_path / "set", plan=plan, table=table))
+
+    (whole,) = source(tmp_path).records()
+    slices = source(tmp_path, slices="axial").records()
+
+    assert whole.mask is not None
+    assert whole.mask().shape == whole.decode().shape[1:]
+    assert 0 < whole.mask().mean() < 1
+    assert all(
+        (one.mask() == layer).all()
+        for one, layer in zip(slices, whole.mask(), strict=True)
+        if one.mask is not None
+    )
+    assert {one.mask is None for one in slices} == {False}

@@ -8,7 +8,8 @@ from torch.nn.functional import normalize
 
 from confrere_common.encoder import build_encoder
 from confrere_common.family import Named
-from confrere_common.methods.lejepa import Lejepa, sigreg
+from confrere_common.methods.lejepa import Lejepa
+from confrere_common.parts.normality import sigreg
 
 
 def build(**knobs: object) -> Lejepa:

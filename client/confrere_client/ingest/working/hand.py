@@ -27,6 +27,7 @@ from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Part, Reade
 from confrere_client.ingest.working.facts import facts_of
 from confrere_client.ingest.working.lettering import without_text
 from confrere_client.ingest.working.masks import MISFIT, fit_mask, read_mask
+from confrere_client.ingest.working.mouth import Mouth
 
 Said = dict[str, Any]
 PARENT_DIED = 1
@@ -66,10 +67,9 @@ def main() -> None:
     line = Connection(int(sys.argv[1]))
     try:
         work = _begin(json.loads(line.recv_bytes()))
+        mouth = Mouth(line, int(sys.argv[2]))
         while True:
-            ask = json.loads(line.recv_bytes())
-            for said in answers(ask, work):
-                line.send_bytes(json.dumps(said).encode())
+            mouth.answer(json.loads(line.recv_bytes()), lambda ask: answers(ask, work))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         return
 

@@ -1,19 +1,24 @@
 """Processes that do tasks one by one; one that dies or hangs takes its own task along, no more.
 
-Tasks and answers are JSON over a socket each. Nothing is said on the workers' standard error: the
-libraries that read files quote names there.
+Tasks and answers are JSON over a socket each, several in a message: a message costs more than a
+small task. What a worker has begun it counts in memory that both see, so that of all the tasks that
+it held the one it died of is known. Nothing is said on the workers' standard error: the libraries
+that read files quote names there.
 """
 
 import json
+import mmap
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -25,11 +30,18 @@ LAST = ("done", "skip", "disk")
 """A worker's answer to a task ends with one of these."""
 
 TICK_S = 1.0
+COUNTER_BYTES = 8
 
-AHEAD = 4
-"""Tasks that a worker holds, if all are SMALL."""
+AHEAD, MANY = 4, 64
+"""Tasks that a worker holds, if all are SMALL; MANY, if they are so together."""
 
 SMALL = 16 << 20
+LONGEST = 64 << 10
+"""Bytes of all tasks that a worker holds while at the first: a socket must take them, or two wait
+for each other."""
+
+SOFT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""Memory of one picture serves the next; else its pages are asked of the kernel for every one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +53,19 @@ class Task:
     nbytes: int = 0
     """Memory that it will want; tasks wait for each other rather than to want too much at once."""
 
+    @cached_property
+    def text(self) -> str:
+        """The question as it is sent."""
+        return json.dumps(self.ask)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the question; it is ASCII."""
+        return len(self.text)
+
     @property
     def small(self) -> bool:
-        """Say whether a worker may hold it while at another: it must fit the socket's buffer."""
+        """Say whether a worker may hold it while at another."""
         return self.nbytes <= SMALL and len(self.ask.get("parts", ())) <= 1
 
 
@@ -51,25 +73,65 @@ class Task:
 class _Hand:
     process: subprocess.Popen[bytes]
     line: Connection
-    tasks: deque[Task] = field(default_factory=deque)
-    """The first is at work; the others wait at the worker, so that it need not wait for us."""
+    begun: mmap.mmap
+    """How many tasks it has begun; it writes, we read."""
 
+    tasks: deque[Task] = field(default_factory=deque)
+    """In the order of their doing. All are at the worker, so that it need not wait for us."""
+
+    fresh: list[str] = field(default_factory=list)
+    """Tasks that are yet to be sent."""
+
+    nbytes: int = 0
+    """Of its tasks together; and how long these are, as they are sent."""
+
+    length: int = 0
+    ended: int = 0
     heard: float = 0.0
 
     def late(self) -> bool:
-        return bool(self.tasks) and time.monotonic() - self.heard > self.tasks[0].limit_s
+        limit_s = max((task.limit_s for task in self.tasks), default=0.0)
+        return bool(self.tasks) and time.monotonic() - self.heard > limit_s
+
+    def takes(self, task: Task) -> bool:
+        """Say whether it may hold *task* beside those that it holds."""
+        count, nbytes = len(self.tasks) + 1, self.nbytes + task.nbytes
+        few = count <= AHEAD or (count <= MANY and nbytes <= SMALL)
+        short = self.length + task.length <= LONGEST
+        return few and short and task.small and self.tasks[-1].small
 
     def give(self, task: Task) -> None:
         if not self.tasks:
             self.heard = time.monotonic()
         self.tasks.append(task)
-        with suppress(OSError):  # it is dead, which is found when it is listened to
-            self.line.send_bytes(json.dumps(task.ask).encode())
+        self.nbytes += task.nbytes
+        self.length += task.length
+        self.fresh.append(task.text)
+
+    def finish(self) -> None:
+        """Take the first of its tasks from it."""
+        task = self.tasks.popleft()
+        self.nbytes -= task.nbytes
+        self.length -= task.length
+        self.ended += 1
+
+    def send(self) -> None:
+        """Send what is fresh."""
+        if self.fresh:
+            with suppress(OSError):  # it is dead, which is found when it is listened to
+                self.line.send_bytes(f"[{','.join(self.fresh)}]".encode())
+            self.fresh.clear()
+
+    def at_work(self) -> int:
+        """Return which of its tasks it was at; those before were done, but not told of."""
+        begun = int.from_bytes(self.begun[:], sys.byteorder)
+        return min(max(begun - self.ended - 1, 0), len(self.tasks) - 1)
 
     def end(self) -> None:
         self.line.close()
         self.process.kill()
         self.process.wait()
+        self.begun.close()
 
 
 @dataclass(kw_only=True)
@@ -109,6 +171,8 @@ class Pool:
             while self._next and (hand := self._free(self._next)):
                 hand.give(self._next)
                 self._next = self._again.popleft() if self._again else next(waiting, None)
+            for hand in self._hands:
+                hand.send()
             for hand in self._ready():
                 yield from self._hear(hand)
             if self._again and not self._next:
@@ -119,15 +183,14 @@ class Pool:
 
     def _free(self, task: Task) -> _Hand | None:
         """Return who may take *task* now: the least busy, None if all have enough."""
-        at_work = [given for hand in self._hands for given in hand.tasks]
-        if at_work and sum(one.nbytes for one in at_work) + task.nbytes > self.memory_bytes:
+        wanted = sum(hand.nbytes for hand in self._hands) + task.nbytes
+        if wanted > self.memory_bytes and self._busy():
             return None
         idle = next((hand for hand in self._hands if not hand.tasks), None)
         if idle or len(self._hands) < self.jobs:
             return idle or self._start()
         least = min(self._hands, key=lambda hand: len(hand.tasks))
-        small = all(one.small for one in (*least.tasks, task))
-        return least if small and len(least.tasks) < AHEAD else None
+        return least if least.takes(task) else None
 
     def _ready(self) -> list[_Hand]:
         """Return the workers that have something to say, or will never say anything more."""
@@ -136,43 +199,47 @@ class Pool:
         return spoke + [hand for hand in lines.values() if hand.late() and hand not in spoke]
 
     def _hear(self, hand: _Hand) -> Iterator[tuple[Task, Said]]:
-        """Yield all that a worker has said until now."""
-        first = True
-        while hand.tasks and (first or hand.line.poll()):
-            first = False
-            task, said = hand.tasks[0], self._answer(hand)
-            hand.heard = time.monotonic()
-            if any(word in said for word in LAST) and hand.tasks:
-                hand.tasks.popleft()
+        """Yield what a worker has said in one message."""
+        try:
+            some: list[Said] = json.loads(hand.line.recv_bytes()) if hand.line.poll() else []
+        except (EOFError, OSError, ValueError):
+            yield self._lost(hand, "crashed the reader")
+            return
+        if not some:
+            yield self._lost(hand, "takes too long")
+            return
+        hand.heard = time.monotonic()
+        for said in some:
+            task = hand.tasks[0]
+            if any(word in said for word in LAST):
+                hand.finish()
             yield task, said
 
-    def _answer(self, hand: _Hand) -> Said:
-        kind = "takes too long"
-        try:
-            if hand.line.poll():
-                said: Said = json.loads(hand.line.recv_bytes())
-                return said
-        except (EOFError, OSError, ValueError):
-            kind = "crashed the reader"
+    def _lost(self, hand: _Hand, kind: str) -> tuple[Task, Said]:
+        """End a worker; return the task that it was at, with what is to be said of it."""
+        tasks = list(hand.tasks)
+        blamed = tasks.pop(hand.at_work())
         hand.end()
         self._hands.remove(hand)
-        self._again.extend(list(hand.tasks)[1:])  # those were not begun
-        hand.tasks.clear()
-        return {"skip": kind, "detail": ""}
+        self._again.extend(tasks)  # nothing was told of them
+        return blamed, {"skip": kind, "detail": ""}
 
     def _start(self) -> _Hand:
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
-        process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
-            [sys.executable, "-m", self.module, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        theirs.close()
-        hand = _Hand(process=process, line=Connection(ours.detach()))
+        with theirs, tempfile.TemporaryFile() as shared:
+            shared.truncate(COUNTER_BYTES)
+            given = [theirs.fileno(), shared.fileno()]
+            process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
+                [sys.executable, "-m", self.module, *map(str, given)],
+                pass_fds=given,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**SOFT, **os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            begun = mmap.mmap(shared.fileno(), COUNTER_BYTES)
+        hand = _Hand(process=process, line=Connection(ours.detach()), begun=begun)
         with suppress(OSError):
             hand.line.send_bytes(json.dumps(self.settings()).encode())
         self._hands.append(hand)

@@ -1,0 +1,131 @@
+"""What the worker keeps at hand of a data set: what is learned from, and who is held out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.data.images import Images, images_of
+from confrere_client.evaluation.federated import NothingToScore, told
+from confrere_client.finetune.held_out import held_out
+from confrere_client.finetune.judge import Exam, judge_of
+from confrere_client.finetune.lesson import marked
+from confrere_client.hospital.policy import Policy
+from confrere_client.hospital.registry import (
+    Registered,
+    chosen,
+    dataset_of,
+    images_for,
+    open_registered,
+    registered,
+)
+from confrere_client.source import Record, Source
+from confrere_client.train import LocalState, Trainer
+from confrere_common.config import Run
+from confrere_common.errors import DataError
+from confrere_common.exchange import Task
+from confrere_common.judged import evaluation_of
+from confrere_common.loading import COMMON_FAMILIES, parse_run
+from confrere_common.model import load_weights, task_of
+from confrere_common.task import FineTask
+
+Rows = NDArray[np.int64]
+
+NOBODY: Rows = np.empty(0, np.int64)
+
+LOCAL = "local/"
+"""Before the names of weights that a site keeps to itself, in its state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """One data set as a run sees it."""
+
+    images: Images
+    """What may be learned from."""
+
+    held: Rows
+    """Of these, what is held out all the same."""
+
+    exam: Images
+    """Where the images lie that the model is scored on."""
+
+    asked: Rows
+    """Which of these are scored: marked ones, of patients who are known."""
+
+
+def entry_of(folder: Path, run: Run) -> Registered:
+    """Return the data set that a run means at the site in *folder*."""
+    entries = registered(folder)
+    return entries[chosen(dataset_of(run), entries)]
+
+
+@lru_cache(maxsize=1)
+def shelf(folder: Path, text: str, at_most: int | None) -> Shelf:
+    """Return the data set of the run that is written in *text*."""
+    run = parse_run(json.loads(text), COMMON_FAMILIES)
+    entry = entry_of(folder, run)
+    images = images_for(entry, run, folder / "cache", at_most=at_most)
+    if evaluation_of(run) is None:
+        return Shelf(images=images, held=NOBODY, exam=images, asked=NOBODY)
+    apart = open_registered(entry, part="test")
+    if records := _listed(apart):
+        exam, held = _sized(apart, run, folder), NOBODY
+        asked = np.arange(len(exam))
+    else:
+        exam, held = images, held_out(run, images)
+        asked, records = held, _listed(open_registered(entry, at_most))
+    asked = _askable(run, entry, exam, asked, records)
+    return Shelf(images=images, held=held, exam=exam, asked=asked)
+
+
+def _listed(source: Source) -> Sequence[Record]:
+    try:
+        return source.records()
+    except DataError:  # none is marked so
+        return ()
+
+
+def _sized(source: Source, run: Run, folder: Path) -> Images:
+    return images_of(
+        source,
+        image_px=run.data.image_px,
+        channels=run.data.channels,
+        cache_dir=folder / "cache",
+    )
+
+
+def _askable(
+    run: Run, entry: Registered, exam: Images, rows: Rows, records: Sequence[Record]
+) -> Rows:
+    """Return the rows that are marked and whose patient is known: cells are of patients."""
+    task = task_of(run)
+    rows = rows if task is None else rows[marked(exam, task)[rows]]
+    if entry.one_image_per_patient:
+        return rows
+    unknown = [record.name for record in records if not record.patient_known]
+    return rows[~np.isin(exam.catalog.names[rows], unknown)]
+
+
+def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, policy: Policy) -> str:
+    """Return counts of the scores that the task's weights give to held-out patients.
+
+    What stays at the site of a model is taken from *state*. NothingToScore where there is nobody,
+    or no head.
+    """
+    run, model = trainer.run, trainer.model
+    asked = evaluation_of(run)
+    trainer.must_fit(task.weights)
+    own = {name.removeprefix(LOCAL): t for name, t in state.items() if name.startswith(LOCAL)}
+    if asked is None or not len(lent.asked) or trainer.local.keys() - own.keys():
+        raise NothingToScore("nobody here is held out for this task, or it has no head here")
+    load_weights(model, {**task.weights, **own})
+    exam = Exam(run=run, images=lent.exam, learned=NOBODY, asked=lent.asked, device=trainer.device)
+    if not isinstance(model, FineTask):
+        raise NothingToScore("the run's model is no task")
+    answers = judge_of(run).answers(model.eval(), exam)
+    return told(answers, exam, smallest=max(asked.min_cell, policy.min_cell))

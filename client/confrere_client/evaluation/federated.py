@@ -1,0 +1,65 @@
+"""What a site says of a model that was scored on its held-out patients: one line of counts.
+
+Shapes: N images, K classes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.evaluation.shared import Answer, answer
+from confrere_client.finetune import classification
+from confrere_client.finetune.judge import Answers, Exam
+from confrere_client.measure.intervals import Truth
+from confrere_common.describe import MOST_TEXT
+from confrere_common.errors import DataError
+from confrere_common.judged import evaluation_text
+from confrere_common.tally import ClassTally
+
+
+class NothingToScore(DataError):  # noqa: N818  (the code says it better)
+    """A site has nobody on whom a model could be scored, or no head to score it with."""
+
+    code = "nothing-to-score"
+
+
+def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
+    """Return what leaves a site: how many images of each class score in which range.
+
+    Guarantee: that of ``shared.answer`` for exclusive classes; of several findings, each is told as
+    if it were the only one. Where that is too long a text, cells are made larger.
+    """
+    scores_NK = np.asarray(answers["scores_NK"], np.float64)
+    labels, patients = classification.truth(exam), exam.images.catalog.patients[exam.asked]
+    least = smallest
+    while True:
+        if labels.ndim == 2:
+            plain = _findings(scores_NK, labels, patients, smallest).as_dict()
+        else:
+            truth = Truth(labels=labels, patients=patients)
+            plain = answer(scores_NK, truth, smallest=smallest).as_dict()
+        if len(json.dumps(plain)) <= MOST_TEXT:
+            return evaluation_text(plain, scores_NK.shape[1], least)
+        smallest *= 2
+
+
+def _findings(
+    scores_NK: NDArray[np.float64],
+    labels_NK: NDArray[np.int64],
+    patients_N: NDArray[np.int64],
+    smallest: int,
+) -> Answer:
+    """Return the tally of each finding against its absence, where either is known."""
+
+    def each() -> Iterator[ClassTally]:
+        for kind in range(scores_NK.shape[1]):
+            rows = np.flatnonzero(labels_NK[:, kind] >= 0)
+            mine = scores_NK[rows, kind]
+            truth = Truth(labels=labels_NK[rows, kind], patients=patients_N[rows])
+            found = answer(np.stack([1 - mine, mine], axis=1), truth, smallest=smallest)
+            yield from (replace(one, kind=kind) for one in found.tallies)
+
+    return Answer(classes=scores_NK.shape[1], smallest=smallest, tallies=tuple(each()))

@@ -1,0 +1,53 @@
+"""Outlines of truth and answer on the best, the median and the worst cases by Dice.
+
+Shapes: N images, [Z] Y X voxels (Z only in 3-D).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.finetune.judge import Answers, Exam
+from confrere_client.finetune.pictures.gallery import Gallery, Row, chosen
+from confrere_client.finetune.pictures.paint import enlarged, grey, slice_of, with_mask
+from confrere_client.finetune.segmentation import found_masks
+from confrere_common.task import FineTask
+
+NOTE = (
+    "Best, median and worst test cases by mean Dice. Of a volume, the slice that holds most of "
+    "truth and answer together."
+)
+
+
+def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]:
+    """Return overlays: image, truth, answer."""
+    cases = chosen(np.asarray(answers["dice_NC"], np.float64).mean(axis=1))
+    rows = exam.asked[[place for _, place in cases]]
+    found = found_masks(task, exam, rows)
+    truth = exam.images.known("mask", rows).numpy()
+    images = exam.images.batch(rows)
+    shown = tuple(
+        Row(
+            title=f"{kind}: Dice {float(answers['dice_NC'][place].mean()):.3f}",
+            cells=_cells(images[number].numpy(), truth[number], found[number]),
+        )
+        for number, (kind, place) in enumerate(cases)
+    )
+    return (Gallery(title="Overlays", note=NOTE, rows=shown),)
+
+
+def _cells(
+    image_CZYX: NDArray[np.generic], truth_ZYX: NDArray[np.int64], found_ZYX: NDArray[np.int64]
+) -> tuple[tuple[str, NDArray[np.uint8]], ...]:
+    place = None
+    if truth_ZYX.ndim == 3:
+        filled = (truth_ZYX > 0).sum(axis=(1, 2)) + (found_ZYX > 0).sum(axis=(1, 2))
+        place = int(filled.argmax()) if filled.any() else None
+    picture = grey(slice_of(image_CZYX, place))
+    due, got = (slice_of(mask[None], place)[0].astype(np.int64) for mask in (truth_ZYX, found_ZYX))
+    return (
+        ("image", enlarged(picture)[0]),
+        ("truth", with_mask(picture, due)),
+        ("answer", with_mask(picture, got)),
+    )

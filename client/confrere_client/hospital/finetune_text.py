@@ -1,0 +1,63 @@
+"""A plan that fine-tunes as a doctor reads it: that labels are used, and what leaves of scores."""
+
+from collections.abc import Iterator
+
+from confrere_client.hospital.policy import Policy
+from confrere_client.hospital.registry import printable
+from confrere_common.config import Run
+from confrere_common.finetune import Finetune
+from confrere_common.judged import evaluation_of
+from confrere_common.task import TASKS
+
+Row = tuple[str, str]
+"""A label and what it says."""
+
+MARKS = {"label": "labels", "mask": "masks", "boxes": "boxes"}
+
+
+def lets_evaluate(policy: Policy) -> bool:
+    """Say whether counts of a model's scores may leave: the coordinator sees each site's own."""
+    return policy.evaluation and not policy.require_secure_aggregation
+
+
+def learning(task: Finetune) -> Iterator[Row]:
+    """Yield what would be learned, from what, and whence."""
+    name = task.task.name
+    marks = MARKS[TASKS.member(name).marks]
+    yield "stage", f"finetune: your {marks} are used, and an encoder and a head learn from them"
+    yield "task", f"{name}: {TASKS.caption(name)} Mode {task.mode}."
+    share = "all of them" if task.labels == 1.0 else f"{task.labels} (a share of each class)"
+    named = printable(", ".join(task.classes or ()), 300)
+    yield f"{marks} used", f"{share}; classes: {named or 'none'}. Images without are not used."
+    start = task.start_digest
+    yield "starts from", f"an encoder with the SHA-256 {start[:16]}..." if start else "scratch"
+    head = "stays here: the encoder alone is joined" if task.head == "local" else "leaves too"
+    yield "head", f"{head}."
+
+
+def scoring(run: Run, policy: Policy) -> Iterator[Row]:
+    """Yield what leaves of the model's scores on held-out patients."""
+    asked = evaluation_of(run)
+    if asked is None:
+        yield "leaves, of scores", "nothing: the run asks for no evaluation"
+    elif not lets_evaluate(policy):
+        yield (
+            "leaves, of scores",
+            "nothing: your policy (evaluation, require_secure_aggregation) lets none leave",
+        )
+    else:
+        when = "after the last round"
+        if asked.every is not None:
+            when = f"after every {asked.every} rounds and the last"
+        smallest = max(asked.min_cell, policy.min_cell)
+        yield (
+            "leaves, of scores",
+            f"{when}: how many held-out images of each class the model scores in which range, in "
+            f"cells of {smallest} patients or more, smaller ones joined or withheld. No single "
+            "score, no name. Nothing is noised; of one model the site answers once.",
+        )
+        yield (
+            "held out",
+            "patients whom your source marks 'test'; where it marks none, "
+            f"{run.data.test_share:.0%} of each class's patients, who are not trained on",
+        )

@@ -1,0 +1,1 @@
+"""What an encoder is worth: few labels, unseen sites, worse images, honest confidence, groups."""

@@ -1,0 +1,105 @@
+"""The page of an evaluation, and the page of its pictures, which must stay where the images are."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from confrere_client.finetune.pictures.gallery import Gallery
+from confrere_common.storage import atomic_write
+from confrere_deploy.evaluation.drawings import drawings
+from confrere_deploy.evaluation.schema import EvaluationReport, Gap
+from confrere_deploy.report.codec import plain
+from confrere_deploy.report.html import environment, style
+from confrere_deploy.report.schema import Figure
+from confrere_deploy.report.words import duration, spoken
+
+LISTED = 40
+"""Measures of an arm that the page lists; all are in report.json."""
+
+
+def write(out: Path, report: EvaluationReport) -> None:
+    """Put report.json and report.html in the folder *out*, each whole or not at all."""
+    text = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    atomic_write(out / "report.json", text.encode())
+    atomic_write(out / "report.html", page(report).encode())
+
+
+def page(report: EvaluationReport) -> str:
+    """Return the page; every name and value in it is escaped. It holds no image of a patient."""
+    return environment().get_template("evaluated.html.jinja").render(
+        report=report,
+        style=style(),
+        said=said,
+        drawings=drawings(report),
+        rows=_rows(report),
+        verdicts=[verdict(gap, report.headline) for gap in report.gaps],
+        curve_verdicts=[
+            f"{point.labels}: {verdict(gap, report.headline)}"
+            for point in report.curve
+            for gap in point.gaps
+        ],
+        time=duration(report.cost.wall_s),
+        config=yaml.safe_dump(plain(report.run), sort_keys=False, allow_unicode=True, width=100),
+    )  # fmt: skip
+
+
+def _rows(report: EvaluationReport) -> list[tuple[str, list[tuple[str, str]]]]:
+    names = dict.fromkeys(name for arm in report.arms.values() for name in arm.figures)
+    return [
+        (name, [said(arm.figures.get(name)) for arm in report.arms.values()])
+        for name in list(names)[:LISTED]
+    ]
+
+
+def said(figure: Figure | None, *, sign: bool = False) -> tuple[str, str]:
+    """Return a figure's mean and interval as words; empty where there is none."""
+    if figure is None:
+        return "", ""
+    mean, _, interval = spoken(figure, sign=sign).partition(" ")
+    return mean, interval.strip("()")
+
+
+def verdict(gap: Gap, headline: str) -> str:
+    """Say whether two arms are told apart."""
+    apart = gap.figure.low > 0 or gap.figure.high < 0
+    above = "above" if gap.figure.low > 0 else "below"
+    how = f"is {above}" if apart else "is not told apart from"
+    return (
+        f"'{gap.ours}' {how} '{gap.theirs}': paired difference of {headline} "
+        f"{spoken(gap.figure, sign=True)}."
+    )
+
+
+def write_pictures(path: Path, name: str, galleries: Mapping[str, Sequence[Gallery]]) -> None:
+    """Write the page of pictures: arm -> what there is to see. It shows images of patients."""
+    shown = {arm: [_shown(gallery) for gallery in some] for arm, some in galleries.items()}
+    text = environment().get_template("pictures.html.jinja").render(
+        name=name, style=style(), galleries=shown
+    )  # fmt: skip
+    atomic_write(path, text.encode())
+
+
+def _shown(gallery: Gallery) -> dict[str, Any]:
+    rows = [
+        {
+            "title": row.title,
+            "cells": [{"what": what, "uri": _uri(pixels)} for what, pixels in row.cells],
+        }
+        for row in gallery.rows
+    ]
+    return {"title": gallery.title, "note": gallery.note, "rows": rows}
+
+
+def _uri(pixels_YXC: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels_YXC)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

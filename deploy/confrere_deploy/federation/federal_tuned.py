@@ -1,0 +1,108 @@
+"""The report of a federation that fine-tuned: its rounds, and what sites counted of the scores."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
+
+from confrere_common.config import Run
+from confrere_common.errors import ConfigError
+from confrere_common.judged import SCORED, evaluation_of
+from confrere_common.loading import as_dict
+from confrere_common.model import input_of, task_of
+from confrere_deploy.report import schema, tuned
+from confrere_deploy.report.pooled import Evaluated, evaluated
+from confrere_deploy.study.history import record_warnings
+from confrere_deploy.study.machine import machine
+from confrere_deploy.study.protection import Told, protection, rounds_of
+from confrere_server.store import ServerState
+
+UNSCORED = "Nothing was measured on held-out patients: the coordinator has no images. "
+
+WHY_NOT: Mapping[str, str] = {
+    "privacy": "A run with privacy asks for no evaluation, since its counts would not be noised.",
+    "task": f"Sites can score '{SCORED}' only, so far.",
+    "off": "The run asks for none (finetune.evaluation).",
+}
+
+
+def tuned_report(
+    run: Run,
+    digest: str,
+    state: ServerState,
+    found: Sequence[Mapping[str, Any]],
+    told: Told = MappingProxyType({}),
+) -> tuned.TunedReport:
+    """Return what there is to report of a fine-tuning; *found* are its evaluations, pooled.
+
+    *state* says what sites said in sentences.
+    """
+    task = task_of(run)
+    if task is None:
+        raise ConfigError(["stage is pretrain: it has another report."])
+    channels, size = input_of(run)
+    scores, records = evaluated(found), state.records
+    images = _images(state)
+    return tuned.TunedReport(
+        name=run.name,
+        created=datetime.now(UTC),
+        version=version("confrere"),
+        run=as_dict(run),
+        digest=digest,
+        seeds=run.seeds,
+        task=task.task.name,
+        headline="auc",
+        sites=tuple(tuned.TunedSite(site=site, images=n) for site, n in sorted(images.items())),
+        arms={},
+        courses=(
+            tuned.Course(
+                arm="federated",
+                seed=run.seeds[0],
+                losses={record.round: record.loss for record in records},
+                scores=dict(scores.course) if scores is not None else {},
+                best=state.round,
+            ),
+        ),
+        evaluation=scores,
+        cost=schema.Cost(
+            wall_s=sum(record.seconds for record in records),
+            bytes_up=sum(record.bytes_up for record in records),
+            bytes_down=sum(record.bytes_down for record in records),
+            images_per_s=0.0,
+        ),
+        protection=protection(run, told, rounds_of(records)),
+        warnings=(*_unscored(run, scores), *record_warnings(run.seeds[0], records)),
+        data=schema.Data(
+            images=sum(images.values()),
+            classes=task.classes or (),
+            channels=channels,
+            size=size,
+            modality=run.augment.modality,
+            test_images=0,
+            test_patients=0,
+        ),
+        machine=machine("cpu"),
+        command=shlex.join(["confrere", *sys.argv[1:]]),
+    )
+
+
+def _images(state: ServerState) -> dict[str, int]:
+    """Return the images that each site trained on; of one that never did, none are known."""
+    images: dict[str, int] = {}
+    for record in state.records:
+        for site in record.sites:
+            images[site.site] = site.images or images.get(site.site, 0)
+    return images
+
+
+def _unscored(run: Run, scores: Evaluated | None) -> Iterator[str]:
+    if evaluation_of(run) is None:
+        task = task_of(run)
+        other = task is not None and task.task.name != SCORED
+        why = "privacy" if run.privacy is not None else "task" if other else "off"
+        yield UNSCORED + WHY_NOT[why]
+    elif scores is None or scores.auc is None:
+        yield UNSCORED + "No site told of both sides of any class; see each one's reason."

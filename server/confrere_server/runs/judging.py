@@ -1,0 +1,88 @@
+"""What sites say of the joined model's scores: heard, kept beside the checkpoints, put together.
+
+``evaluations/round-0010.json`` is written when all that is to come has come: a server that was
+killed before asks again, and a site answers the same.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from confrere_common.config import Run
+from confrere_common.errors import ExchangeError
+from confrere_common.exchange import Answer, Refusal, Task
+from confrere_common.judged import evaluation_of, read_evaluation
+from confrere_common.model import task_of
+from confrere_common.storage import atomic_write
+from confrere_server.pooling import together
+from confrere_server.runs.outcome import ABSENT
+from confrere_server.runs.queue import Folder
+from confrere_server.store import ServerState
+
+FOLDER, FILE = "evaluations", "evaluation.json"
+
+Said: TypeAlias = Mapping[str, Any] | str
+"""What a site told, as plain values; or why it told nothing."""
+
+
+def evaluate(
+    folder: Folder,
+    state: ServerState,
+    sites: Sequence[str],
+    ask: Callable[[Task], Iterable[Answer]],
+    note: Callable[..., Any],
+) -> None:
+    """Have *sites* score the model in *state*, and keep what they say."""
+    order, run = folder.order, folder.order.parsed()
+    task = Task(
+        run=order.run, round=state.round, seed=run.seeds[0], weights=state.weights, evaluate=True
+    )
+    said = heard_of(run, sites, ask(task))
+    for site, told in said.items():
+        code = told if isinstance(told, str) else ""
+        note("evaluated", run=order.id, round=state.round, site=site, refused=code)
+    keep(folder.path, state.round, said)
+
+
+def heard_of(run: Run, sites: Sequence[str], answers: Iterable[Answer]) -> dict[str, Said]:
+    """Return what each of *sites* said; that it was silent, or its answer unsound, if so."""
+    asked, task = evaluation_of(run), task_of(run)
+    said: dict[str, Said] = dict.fromkeys(sites, ABSENT)
+    for answer in answers:
+        if answer.site not in said or asked is None or task is None:
+            continue
+        if isinstance(answer, Refusal):
+            said[answer.site] = answer.reason
+            continue
+        try:
+            classes = len(task.classes or ())
+            said[answer.site] = read_evaluation(answer.description, classes, asked.min_cell)
+        except ExchangeError as fault:
+            said[answer.site] = f"its evaluation was left out: {fault}"
+    return said
+
+
+def keep(folder: Path, round: int, said: Mapping[str, Said]) -> None:
+    """Write down what sites said of the model that was joined in *round*."""
+    text = json.dumps({"round": round, "sites": dict(said)})
+    atomic_write(_path(folder, round), text.encode())
+
+
+def judged(folder: Path, round: int) -> Mapping[str, Said] | None:
+    """Return what sites said of the model of *round*; None while that is to come."""
+    try:
+        plain: dict[str, Said] = json.loads(_path(folder, round).read_bytes())["sites"]
+        return dict(plain)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def summed(folder: Path, run: Run) -> list[dict[str, Any]]:
+    """Return what all evaluations of a run come to, the last one last."""
+    found = ((round, judged(folder, round)) for round in range(1, run.federation.rounds + 1))
+    return [{"round": round, **together(said, run)} for round, said in found if said is not None]
+
+
+def _path(folder: Path, round: int) -> Path:
+    return folder / FOLDER / f"round-{round:04d}.json"

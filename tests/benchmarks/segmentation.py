@@ -1,0 +1,109 @@
+"""Segmentation: Dice from 10 and 100 % of the masks, from scratch and pre-trained without masks.
+
+``hippocampus``: 3-D (MSD Task04, two structures), 32 voxels a side, at three drawn sites that both
+pre-train and fine-tune together. ``isic``: 2-D lesions (ISIC 2017, 98 images at one hospital that
+fine-tunes alone); its encoders were pre-trained by the three sites of HAM10000, which holds none of
+these images. A start gives the encoder alone: decoders that a method trained are not taken over.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from downstream_work import Desk, Start, Way
+
+from confrere_client.ingest.prepare import Order, prepare
+from confrere_client.ingest.preprocess_plan import Plan
+
+METHODS = ("medsass", "simmim", "resection")
+MASKS = (0.1, 1.0)
+MEASURES = ("dice", "iou", "hd95 over diagonal")
+BASES = ("scratch",)
+COLUMNS = ("data", "masks", "start")
+ENCODERS = {
+    "hippocampus": {"name": "resnet", "depth": 18, "width": 8, "stem": "large"},
+    "isic": {"name": "resnet", "depth": 18, "width": 16},
+}
+LR = 2e-3
+
+
+def ways(desk: Desk) -> Iterator[Way]:
+    """Yield the rows: few masks first."""
+    for data, make in (("hippocampus", _hippocampus), ("isic", _isic)):
+        for masks in MASKS:
+            for method in (None, *METHODS):
+                tuned, plain = make(desk, masks)
+                start = _start(desk, data, method) if method else None
+                facts = {"data": data, "masks": f"{masks:.0%}", "start": method or "scratch"}
+                yield Way(data=data, plain=plain, tuned=tuned, start=start, facts=facts)
+
+
+def _start(desk: Desk, data: str, method: str) -> Start:
+    # On skin, one pre-training serves all seeds: three would take most of the time.
+    seed = 0 if data == "isic" else None
+    return Start(name=f"{data} {method}", plain=_pretrain(desk, data, method), seed=seed)
+
+
+def _pretrain(desk: Desk, data: str, method: str) -> dict[str, Any]:
+    """Return the run of a pre-training."""
+    common = {"method": method, "encoder": ENCODERS[data]}
+    if data == "hippocampus":
+        train = {"batch": 16, "epochs_per_round": 2, "lr": 2e-3}
+        return {"name": data, "data": _volumes(desk), "augment": {"modality": "mri"},
+                "train": train, "federation": {"rounds": 10, "keep_checkpoints": 1},
+                **common}  # fmt: skip
+    source = {"name": "catalog", "path": "derm_ham10000_3sites_128/manifest.csv",
+              "path_column": "file", "patient_column": "lesion"}  # fmt: skip
+    return {"name": data, "data": {"source": source, "image_px": 64, "split": "natural"},
+            "augment": {"modality": "dermatology"},
+            "train": {"batch": 32, "epochs_per_round": 1, "lr": 2e-3},
+            "federation": {"rounds": 5, "keep_checkpoints": 1}, **common}  # fmt: skip
+
+
+def _hippocampus(desk: Desk, masks: float) -> tuple[str, dict[str, Any]]:
+    return "federated", {
+        "name": "hippocampus", "data": _volumes(desk), "encoder": ENCODERS["hippocampus"],
+        "augment": {"modality": "mri"}, "train": {"batch": 8, "steps_per_round": 4, "lr": LR},
+        "federation": {"rounds": 15, "keep_checkpoints": 1},
+        "finetune": {"task": {"name": "segmentation", "width": 8}, "labels": masks, "decay": 1.0},
+    }  # fmt: skip
+
+
+def _isic(desk: Desk, masks: float) -> tuple[str, dict[str, Any]]:
+    table = _table(
+        desk, "isic", desk.data / "derm_isic2017_512", {"path": "file", "mask": "mask"}, "lesion"
+    )
+    data = {"source": {"name": "catalog", "path": str(table)}, "image_px": 64, "test_share": 0.5}
+    return "here", {
+        "name": "isic", "data": data, "encoder": ENCODERS["isic"],
+        "augment": {"modality": "dermatology"},
+        "train": {"batch": 8, "steps_per_round": 10, "lr": LR},
+        "federation": {"rounds": 15, "keep_checkpoints": 1},
+        "finetune": {"task": {"name": "segmentation", "width": 8}, "labels": masks, "decay": 1.0},
+    }  # fmt: skip
+
+
+def _volumes(desk: Desk) -> dict[str, Any]:
+    """Return the data of a run, prepared from NIfTI as ``confrere client prepare`` does it."""
+    place = desk.place / "sets" / "hippocampus"
+    if not (place / "manifest.json").exists():
+        folder = desk.data / "mri_msd_hippocampus"
+        table = _table(desk, "hippocampus", folder, {"path": "file", "mask": "label"}, "brain")
+        sources = (folder / "images", folder / "labels")
+        prepare(Order(sources=sources, dataset=place, plan=Plan(modality="mr"), table=table))
+    return {"source": {"name": "prepared", "path": str(place)}, "image_px": 32,
+            "split": {"name": "iid", "sites": 3}}  # fmt: skip
+
+
+def _table(desk: Desk, name: str, folder: Path, columns: dict[str, str], label: str) -> Path:
+    """Write a catalog with paths, and one label for all: without any, nobody is drawn for val."""
+    path = desk.place / "sets" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, "label"])
+        writer.writerows([*(folder / row[old] for old in columns.values()), label] for row in rows)
+    return path

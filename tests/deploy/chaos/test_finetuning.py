@@ -1,0 +1,145 @@
+"""A federation fine-tunes from a release and scores itself, while its server is killed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from federation import POLICY, TINY, Federation, wait_until
+
+from confrere_client.hospital.plans import decide
+from confrere_client.hospital.registry import add
+from confrere_common.loading import parse_run
+from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.federation.fetching import fetch, verify_release
+from confrere_deploy.federation.submitting import must_be_federable, started, warm_weights
+from confrere_server.runs.queue import Folder, submit
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def taught(standing: Federation) -> Iterator[Federation]:
+    """Give alpha and beta images with labels, gamma some without; beta tells no counts."""
+    before = {name: (standing.folder(name) / "policy.yaml").read_text() for name in standing.names}
+    for name in standing.names:
+        path = standing.folder(name) / "scans.npz"
+        paint(path, seed=sum(name.encode()), labelled=name != "gamma")
+        add(standing.folder(name), "scans", path, one_image_per_patient=True)
+        policy = {**POLICY, "evaluation": name != "beta"}
+        (standing.folder(name) / "policy.yaml").write_text(yaml.safe_dump(policy))
+    yield standing
+    for name, text in before.items():
+        (standing.folder(name) / "policy.yaml").write_text(text)
+
+
+def paint(path: Path, *, seed: int, labelled: bool) -> None:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(120) % 2
+    level = 90 + 60 * labels[:, None, None, None]
+    pixels = (level + generator.normal(0, 25, (120, 16, 16, 3))).clip(0, 255).astype(np.uint8)
+    arrays: dict[str, Any] = {"train_images": pixels}
+    if labelled:
+        arrays["train_labels"] = np.array(["calm", "busy"])[labels]
+    np.savez(path, **arrays)
+
+
+def submitted(standing: Federation, start: Path, **changes: Any) -> Folder:
+    """Submit a fine-tuning from the encoder at *start*, as the coordinator's command does."""
+    plain = {key: value for key, value in TINY.items() if key != "method"}
+    plain |= {"name": "tuned", "stage": "finetune"}
+    plain["data"] = {**TINY["data"], "source": {"name": "site", "dataset": "scans"}}
+    plain["train"] = {**TINY["train"], "lr": 0.01, "steps_per_round": 8}
+    plain["federation"] = {"rounds": 4, "min_sites": 2, "quorum": 1.0}
+    plain["finetune"] = {
+        "start": str(start), "classes": ["busy", "calm"], "evaluation": {"every": 2}, **changes,
+    }  # fmt: skip
+    run, release = started(parse_run(plain, ALL_FAMILIES), Path(), None)
+    must_be_federable(run)
+    made = submit(standing.workspace.runs, run, warm=warm_weights(run, release))
+    standing.runs.append(made)
+    return made
+
+
+def approve(standing: Federation, run: Folder) -> None:
+    for name in standing.names:
+        plan = standing.folder(name) / "plans" / run.path.name / "proposal.json"
+        wait_until(plan.exists, 60, f"the plan came to {name}")
+        decide(standing.folder(name), run.path.name, "approve", "dpo")
+
+
+def test_sites_fine_tune_a_release_and_count_how_it_does_through_a_server_s_death(
+    taught: Federation, tmp_path: Path
+) -> None:
+    first = taught.submit("first", 1)
+    taught.wait(first, 60)
+
+    run = submitted(taught, first.path / "encoder.safetensors")
+    approve(taught, run)
+    wait_until(lambda: taught.closed(run), 60)
+    taught.kill("server")
+    taught.start_server()
+    taught.wait(run, 120)
+
+    fetch(taught.workspace, run, tmp_path / "out")
+    said = verify_release(tmp_path / "out", tmp_path / "out/coordinator.pub")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    found = report["evaluation"]
+    whys = {site["site"]: site.get("refused", "") for site in found["sites"]}
+    assert {"encoder.safetensors", "task.safetensors", "evaluation.json"} <= said["files"].keys()
+    assert found["round"] == 4
+    assert found["course"].keys() == {"2", "4"}
+    assert found["auc"] > 0.8
+    assert whys["alpha"] == ""
+    assert "lets no counts" in whys["beta"]
+    assert "no marked patient held out" in whys["gamma"]
+    assert [site["site"] for site in report["sites"] if site["images"]] == ["alpha", "beta"]
+    assert len(taught.closed(run)) == 4
+    assert {row["refused"] for row in taught.events("server", "answered", run)} >= {"no-labels"}
+    smallest_cell_is_of_ten(run)
+    for who in ("server", *taught.names):
+        assert not taught.checked(who).faults
+
+
+def smallest_cell_is_of_ten(run: Folder) -> None:
+    for path in (run.path / "evaluations").glob("round-*.json"):
+        told = json.loads(path.read_text())["sites"]["alpha"]
+        counts = [
+            n for one in told["tallies"] for s in ("positives", "negatives") for *_, n in one[s]
+        ]
+        assert told["smallest"] >= 10
+        assert min(counts) >= 10
+
+
+def test_a_policy_without_fine_tuning_refuses_it_and_says_why(taught: Federation) -> None:
+    first = taught.submit("first", 1)
+    taught.wait(first, 60)
+    path = taught.folder("alpha") / "policy.yaml"
+    path.write_text(yaml.safe_dump({**POLICY, "stages": ["pretrain"]}))
+
+    run = submitted(taught, first.path / "encoder.safetensors")
+
+    codes = lambda: {f["site"]: f["code"] for f in taught.events("server", "standing", run)}  # noqa: E731
+    wait_until(lambda: codes().get("alpha") and codes().get("beta"), 60)
+    assert codes()["alpha"] == "policy-stage"
+    assert codes()["beta"] == "not-approved"
+    run.ask_for("stop")
+    taught.wait(run, 20, "stopped")
+
+
+def test_a_head_may_stay_at_its_site(taught: Federation) -> None:
+    first = taught.submit("first", 1)
+    taught.wait(first, 60)
+
+    run = submitted(taught, first.path / "encoder.safetensors", head="local")
+    approve(taught, run)
+    taught.wait(run, 90)
+
+    told = json.loads((run.path / "evaluations/round-0004.json").read_text())["sites"]
+    assert not (run.path / "task.safetensors").exists()
+    assert (run.path / "encoder.safetensors").exists()
+    assert told["alpha"]["tallies"]
+    assert told["gamma"] == "nothing-to-score"
