@@ -114,7 +114,7 @@ class Trainer:
         seen = steps * min(self.run.train.batch, len(images))
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         if self.run.stage == "pretrain":  # what a task needs of features, its validation tells
-            metrics |= self._health(images, generator)
+            metrics |= self._health(images, generator) | self._own_figures(images, generator)
         for mixing in mixings:
             metrics |= mixing.told()
         return self._ended(mixings, metrics, steps)
@@ -287,6 +287,16 @@ class Trainer:
             pairs = self.augment(torch.cat([stored[:PAIRS]] * 2), generator)
             still, one, two = self._encoded(normalise(stored), pairs)
         return health.health(still.cpu().numpy(), one.cpu().numpy(), two.cpu().numpy())
+
+    @torch.no_grad()
+    def _own_figures(self, images: Pixels, generator: torch.Generator) -> Mapping[str, float]:
+        if not self.model.figures:
+            return {}
+        positions = _spread(len(images), PAIRS)
+        stored, known = self.fetch(images, positions), self.known(images, positions)
+        with arithmetic(self.run.train, self.device):
+            views = self.model.informed_views(stored, known, self.augment, generator)
+            return self.model.told(*views)
 
     def _encoded(self, still_BCZYX: Tensor, pairs_BCZYX: Tensor) -> Sequence[Tensor]:
         """Return features of unvaried images, and of the first and second views of as many."""

@@ -21,6 +21,7 @@ from confrere_client.train import LocalState, Place, Trained, Trainer, Watch
 from confrere_common.errors import ConfrereError, ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
 from confrere_common.log import reason, without_text
+from confrere_common.method import OWN_FIGURES
 from confrere_common.secagg.messages import Reply, Request
 from confrere_common.weights import subtract
 
@@ -36,6 +37,7 @@ SENT = (
     "alignment",
     "dead_share",
     "spread",
+    *OWN_FIGURES,
 )
 """Figures of a round that leave the site beside the update."""
 

@@ -16,6 +16,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO, TypeAlias
 
 from flwr.app import Array, ArrayRecord
@@ -45,9 +46,6 @@ PIECE = 2 << 20
 
 MOST_BYTES = 4 << 30
 """Bytes of the largest message that is read where nobody knows how large it must be."""
-
-PIECES_AT_MOST = MOST_BYTES // PIECE
-"""Pieces for which memory is set aside at once, though a sender's word is all that tells of them."""
 
 SLACK = 1 << 20
 """Bytes that a message may take beside its arrays."""
@@ -221,7 +219,7 @@ def _array(
     if not all(type(one) is int for one in numbers) or {*numbers} != {*range(len(below))}:
         raise ExchangeError("an array names other pieces than it came with")
     head = {"dtype": said["dtype"], "shape": tuple(said["shape"]), "stype": said["stype"]}
-    bodies = (_body(get(below[number])) for number in numbers)
+    bodies: Iterator[memoryview] = (_body(get(below[number])) for number in numbers)
     if spare is not None and head["stype"] == PACKED:
         file = spare()
         for body in bodies:
@@ -229,7 +227,10 @@ def _array(
         file.flush()
         return FiledArray(head, file)
     # Not grown piece by piece, which takes an eighth more; what no piece fills is never there.
-    data, at = bytearray(len(numbers) * PIECE if len(numbers) < PIECES_AT_MOST else 0), 0
+    first = next(bodies, memoryview(b""))
+    data, at = bytearray(min(len(numbers) * len(first), MOST_BYTES)), 0
+    bodies = chain([first], bodies)
+    del first
     for body in bodies:
         data[at : at + len(body)] = body
         at += len(body)

@@ -4,7 +4,7 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), F features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -24,6 +24,11 @@ KNOWN = ("label", "mask", "boxes", "target", "findings", "prior")
 (int64, [Z] Y X), its boxes (float32, padded with NaN), what the method itself computes of it, which
 findings it has (float32, K, NaN where unknown), or the logarithm of how often each class occurs at
 its site (float32, K, minus infinity for a class that it lacks)."""
+
+
+OWN_FIGURES = ("upright",)
+"""Figures that methods tell of their own task. upright: how surely turns are told, 0 as by chance,
+1 always."""
 
 
 class Method(nn.Module, ABC):
@@ -46,6 +51,9 @@ class Method(nn.Module, ABC):
 
     encoder_kinds: ClassVar[tuple[str, ...] | None] = None
     """Names of the encoders that it can train; None means all."""
+
+    figures: ClassVar[tuple[str, ...]] = ()
+    """Figures of its own that it tells at a round's end, of ``OWN_FIGURES``; most have none."""
 
     kinds: int = 1
     """Classes that it tells apart, where it is told of any."""
@@ -80,6 +88,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def losses(self, *views: Tensor) -> Tensor:
         """Return one loss for each image, shape (B,); never a mean."""
+
+    def told(self, *views: Tensor) -> Mapping[str, float]:  # noqa: ARG002
+        """Return its ``figures``, of these views of a few images."""
+        return {}
 
     def start_local(self) -> None:
         """Initialise what stays at the site from the shared weights just received."""

@@ -36,9 +36,6 @@ class Errand:
     masked: bool = False
     """Whether the update leaves under masks; what was delivered for them lies beside the task."""
 
-    evaluate: bool = False
-    """Whether the weights are scored and not trained."""
-
     def as_dict(self) -> dict[str, object]:
         """Return plain values for the worker's line of JSON."""
         return {**vars(self), "path": str(self.path)}
@@ -82,7 +79,6 @@ def spool(
         path=path,
         code=code_digest(),
         masked=delivery is not None,
-        evaluate=task.evaluate,
     )
 
 

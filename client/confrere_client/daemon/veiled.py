@@ -12,6 +12,7 @@ from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.site import SiteFolder
 from confrere_client.masked.mask_state import Floor, Member
 from confrere_client.masked.masked_round import NotesInFile, Seat, reply
+from confrere_client.masked.mend import NOTES, STARTS, barred, read_starts
 from confrere_common.errors import ConfrereError, ExchangeError
 from confrere_common.exchange import Task, Update
 from confrere_common.secagg.messages import (
@@ -26,9 +27,6 @@ from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.secagg.section import SITES_AT_LEAST
 from confrere_common.storage import atomic_write
 from confrere_common.wire import REPLIES, read_message
-
-STARTS = "masked-starts.json"
-"""Beside the runs' folders: from where masked updates started, and in which run."""
 
 
 class MaskedBefore(ExchangeError):  # noqa: N818  (the code says it better)
@@ -72,7 +70,7 @@ def seat_of(site: SiteFolder, plan: Plan, policy: Policy) -> Seat:
         verify=roster.verify,
     )
     floor = Floor(sites=max(SITES_AT_LEAST, policy.min_sites))
-    return Seat(member=member, notes=NotesInFile(_home(site, plan) / "masked.json"), floor=floor)
+    return Seat(member=member, notes=NotesInFile(_home(site, plan) / NOTES), floor=floor)
 
 
 def answer_step(
@@ -113,8 +111,9 @@ def must_be_first(site: SiteFolder, plan: Plan, start: tuple[str, int, int]) -> 
     *start* is the digest of the weights, the seed and the round: what an update depends on beside
     the images. Equal starts give equal updates, so sums among two cohorts would differ by one.
     """
-    before = _starts(site).get(_name(start), plan.proposal.run_id)
-    if before != plan.proposal.run_id:
+    starts, own = _starts(site), plan.proposal.run_id
+    before = [starts.get(name, own) for name in (_name(start), barred(start[1], start[2]))]
+    if before != [own, own]:
         raise MaskedBefore("another run had a masked update from the same weights, seed and round")
 
 
@@ -126,16 +125,12 @@ def claim(site: SiteFolder, plan: Plan, start: tuple[str, int, int]) -> None:
 
 
 def _starts(site: SiteFolder) -> dict[str, str]:
-    path = site.runs / STARTS
     try:
-        found: dict[str, str] = json.loads(path.read_bytes())
-        return dict(found)
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError):
+        return read_starts(site.runs / STARTS)
+    except ExchangeError as fault:
         raise MaskedBefore(
-            f"{path.name} is damaged: what left under masks before is not known. Remove it only "
-            "when no run will be asked for a second time."
+            f"{fault}: what left under masks before is not known, and nothing more leaves. "
+            "See confrere client mend."
         ) from None
 
 

@@ -29,8 +29,11 @@ LUMA = (0.299, 0.587, 0.114)
 """How much red, green and blue add to grey. ITU-R BT.601, as in Pillow."""
 
 
-def decode_image(path: Path) -> Pixels:
+def decode_image(path: Path, shape: tuple[int, ...] | None = None) -> Pixels:
     """Return the first image of a file as (C, Y, X); UnreadableImage with a reason without path.
+
+    Grey and colour of 8 bits can be had at another, smaller *shape* (Y, X, as in the file),
+    bilinear over all that a new pixel covers; a JPEG is then decoded to no more than twice that.
 
     EXIF orientation is applied, alpha is dropped, a palette and CMYK become RGB (or grey, when the
     palette is grey), 1 bit becomes 0 and 255. Grey of 16 bits and floats: see `to_pixels`. Pillow
@@ -39,12 +42,25 @@ def decode_image(path: Path) -> Pixels:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _refuse_huge(image.size)
+            plain = shape is not None and image.mode in ("L", "RGB")
+            if plain and shape:
+                image.draft(image.mode, (2 * shape[1], 2 * shape[0]))
             ImageOps.exif_transpose(image, in_place=True)
+            if plain and shape:
+                return _channels_first(np.asarray(_shrunk(image, shape)))
             return _channels_first(to_pixels(_values(image)))
     except UnreadableImage:
         raise
     except Exception as fault:  # Pillow's decoders raise anything, from SyntaxError to struct.error
         raise UnreadableImage(_reason(path, fault)) from None
+
+
+def _shrunk(image: Image.Image, shape: tuple[int, ...]) -> Image.Image:
+    """Return *image*, which may have been turned, at *shape*, which was not."""
+    down, along = shape
+    turned = (image.height > image.width) != (down > along) and down != along
+    size = (down, along) if turned else (along, down)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def to_pixels(values: NDArray[Any]) -> Pixels:

@@ -24,30 +24,6 @@ def within(spans: Iterable[str], now: datetime) -> bool:
     return any(start <= minute < end for span in spans for start, end in _pieces(span))
 
 
-def meet(one: tuple[str, ...] | None, two: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the spans that lie in both; None is always."""
-    if one is None or two is None:
-        return two if one is None else one
-    common = {
-        (max(start, other), min(end, last))
-        for start, end in _all(one)
-        for other, last in _all(two)
-        if max(start, other) < min(end, last)
-    }
-    return tuple(_text(start, end) for start, end in sorted(common))
-
-
-def _all(spans: Iterable[str]) -> list[tuple[int, int]]:
-    """Return the minutes of all spans as pieces of one day that are apart from each other."""
-    found: list[tuple[int, int]] = []
-    for start, end in sorted(piece for span in spans for piece in _pieces(span)):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((start, end))
-    return found
-
-
 def _pieces(span: str) -> list[tuple[int, int]]:
     """Return the span as minutes of one day: two pieces when it goes across midnight."""
     start, end = _minutes(span)
@@ -64,7 +40,3 @@ def _minutes(span: str) -> tuple[int, int]:
     if start >= DAY or end > DAY:
         raise ValueError(f"'{span}' leaves the day: hours run from 00:00 to 24:00")
     return start, end
-
-
-def _text(start: int, end: int) -> str:
-    return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (start, end))

@@ -27,6 +27,7 @@ from confrere_common.method import METHODS
 from confrere_common.mixing import MIXINGS, mixings_of
 from confrere_common.model import objective_of, outline, task_of
 from confrere_common.privacy.terms import terms
+from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.weights import count
 
 Row = tuple[str, str]
@@ -240,6 +241,7 @@ def _company(plan: Plan, run: Run) -> Iterator[Row]:
             f"{', '.join(keys)}. In brackets, how each one's signing key begins: whoever invents "
             "sites sees the others' sum, so ask those you know for theirs (confrere client status)",
         )
+        yield "digest of the roster", PinnedRoster(plan.proposal.roster).digest
 
 
 def _digests(plan: Plan) -> Iterator[Row]:

@@ -25,7 +25,6 @@ __all__ = [
     "Plan",
     "TooManyPlans",
     "decide",
-    "decision_of",
     "list_plans",
     "read_plan",
     "receive",
@@ -113,11 +112,6 @@ def decide(
     made = Decision(decision=decision, who=who, when=_stamp(now), why=why, digest=plan.digest)
     _write(_home(folder, run_id) / "decision.json", asdict(made))
     return made
-
-
-def decision_of(folder: Path, run_id: str) -> Decision | None:
-    """Return what was decided on the plan that lies here; None when nothing was."""
-    return read_plan(folder, run_id).decision
 
 
 def standing(

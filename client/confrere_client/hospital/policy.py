@@ -24,16 +24,18 @@ from confrere_client.hospital.registry import NAME, Registered, chosen, dataset_
 from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS
 from confrere_common.errors import DataError, unknown
-from confrere_common.method import METHODS
+from confrere_common.method import METHODS, OWN_FIGURES
 from confrere_common.mixing import mixings_of
 from confrere_common.model import objective_of
 from confrere_common.proposal import Proposal, State
-from confrere_common.section import documentation, section
+from confrere_common.secagg.roster import PinnedRoster
+from confrere_common.section import section
 from confrere_common.settings import check_settings, read_mapping, written
 from confrere_common.task import TASKS
 
-FIGURES = ("loss", "rankme", "feature_std", "uniformity", "alignment", "dead_share")
-"""Figures of a round that leave by default: loss and health of the representation."""
+FIGURES = ("loss", "rankme", "feature_std", "uniformity", "alignment", "dead_share", *OWN_FIGURES)
+"""Figures of a round that leave by default: loss, health of the representation, and whether the
+method's task can be learned of the images."""
 
 TELLABLE = (*FIGURES, "seconds", "seen", "spread")
 """Figures that a policy may let leave: those of ``work.SENT``."""
@@ -66,6 +68,7 @@ Spans: TypeAlias = Annotated[
     tuple[str, ...], BeforeValidator(_listed), AfterValidator(clock.checked)
 ]
 Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Roster: TypeAlias = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|any)$")]
 
 
 @section
@@ -96,6 +99,14 @@ class RunClass:
 
     max_bytes_per_round: Whole | None = None
     """Bytes, there and back, that a round of it may move; null: as the policy."""
+
+    rosters: Annotated[tuple[Roster, ...], BeforeValidator(_listed)] = ()
+    """Digests of rosters (as a plan shows them) among which a run of it may be held under secure
+    aggregation; with any other a person decides, as whoever invents sites sees the others' sum.
+    [any]: whatever roster comes."""
+
+    min_sites: Whole | None = None
+    """Sites, this one among them, that must be enrolled, and in the roster; null: as the policy."""
 
 
 @section
@@ -273,15 +284,6 @@ def may_leave(policy: Policy, metrics: Mapping[str, float], images: int) -> dict
     }
 
 
-def stricter(one: Policy, two: Policy) -> Policy:
-    """Return the policy that permits only what both permit, and approves only what both approve."""
-    mine, other = vars(one), vars(two)
-    met = {
-        name: _MEETS.get(name, _least)(mine[name], other[name]) for name in documentation(Policy)
-    }
-    return Policy(**met)
-
-
 def _kinds(policy: Policy, run: Run) -> Iterator[Fault]:
     asked: dict[str, tuple[str, tuple[str, ...] | None]] = {"stage": (run.stage, policy.stages)}
     if run.stage != "describe":  # there, nothing else of it is used
@@ -361,7 +363,16 @@ def _belongs(kind: RunClass, proposal: Proposal, run: Run, data_set: str) -> boo
         and (kind.rules is None or run.federation.rule.name in kind.rules)
         and (most is None or proposal.bytes_down + proposal.bytes_up <= most)
         and not any(mixing.leaves for _, mixing, _ in mixings_of(run))
+        and _among_known(kind, proposal, run)
     )
+
+
+def _among_known(kind: RunClass, proposal: Proposal, run: Run) -> bool:
+    """Say whether a class has the sites that the run is held among."""
+    masked = aggregates_securely(run)
+    sites = min(proposal.sites, len(proposal.roster)) if masked else proposal.sites
+    pinned = "any" in kind.rosters or PinnedRoster(proposal.roster).digest in kind.rosters
+    return (kind.min_sites is None or sites >= kind.min_sites) and (pinned or not masked)
 
 
 def _verdict(state: State, faults: list[Fault], data_set: str) -> Verdict:
@@ -376,27 +387,3 @@ def _device(wanted: str, gpus: tuple[int, ...] | None) -> str:
         return "cpu"
     seen = ("cpu", "auto", "cuda", *(f"cuda:{number}" for number in range(len(gpus))))
     return wanted if wanted in seen else "cuda"
-
-
-def _least(one: Any, two: Any) -> Any:
-    return one if two is None else two if one is None else min(one, two)
-
-
-def _both(one: Any, two: Any) -> Any:
-    """Return what stands in both lists; where one is absent it forbids nothing."""
-    if one is None or two is None:
-        return two if one is None else one
-    return tuple(item for item in one if item in two)
-
-
-def _most(one: Any, two: Any) -> Any:
-    return max(one, two)
-
-
-_MEETS: Mapping[str, Callable[[Any, Any], Any]] = {
-    **dict.fromkeys(("data_sets", "methods", "encoders", "stages", "rules", "gpus"), _both),
-    **dict.fromkeys(("metrics", "preapproved", "preapproved_classes"), _both),
-    **dict.fromkeys(("min_sites", "min_images", "min_cell", "require_secure_aggregation"), _most),
-    "hours": clock.meet,
-}
-"""How two policies' fields are joined, where it is not the lesser of the two."""

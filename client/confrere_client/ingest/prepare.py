@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from confrere_client.ingest.finding.labels import pair
 from confrere_client.ingest.finding.told import tell
 from confrere_client.ingest.finding.walk import Found, walk
 from confrere_client.ingest.keeping.book import Book
@@ -179,6 +180,7 @@ def _turn(order: Order, book: Book, pool: Pool, secret: bytes, watch: Watch) -> 
     look(desk)
     gone = book.drop_gone([str(root) for root in roots])
     lost = tell(book, order.table, roots, order.table_knobs) if order.table else 0
+    pair(book)
     book.keep()
     read = read_pending(desk, order.plan, secret)
     shutil.rmtree(desk.unpacked, ignore_errors=True)

@@ -136,8 +136,11 @@ def _scaled(
 def _levels(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype == np.uint8:
         return values
-    measured: NDArray[np.uint16] = np.rint(np.clip(values, 0, 1) * 65535).astype(np.uint16)
-    return measured
+    # in place: it is this function's alone; resampling does not leave 0 to 1, rounding aside
+    np.clip(values, 0, 1, out=values)
+    np.multiply(values, np.float32(65535), out=values)
+    np.rint(values, out=values)
+    return values.astype(np.uint16)
 
 
 def _spacing(

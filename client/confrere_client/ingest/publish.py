@@ -5,7 +5,8 @@ import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from confrere_client.data.catalog import split_name
 from confrere_client.ingest.finding.walk import printed
 from confrere_client.ingest.judging.judge import Judgement, Seen, judge
-from confrere_client.ingest.judging.report import write_report
-from confrere_client.ingest.judging.summary import summary_of
+from confrere_client.ingest.judging.report import Shown, write_report
+from confrere_client.ingest.judging.summary import Tally, summary_of
 from confrere_client.ingest.keeping.book import Book, text_of
 from confrere_client.ingest.keeping.dataset import (
     MANIFEST,
@@ -25,18 +26,24 @@ from confrere_client.ingest.keeping.dataset import (
     Dataset,
     write_catalog,
 )
-from confrere_client.ingest.keeping.keys import key_of
+from confrere_client.ingest.keeping.keys import key_of, number_of
 from confrere_client.ingest.keeping.shards import FOLDER, disk
 from confrere_client.ingest.reader import TECHNICAL
 from confrere_common.errors import DataError
 from confrere_common.storage import atomic_write
 
 SKIPPED = "skipped.csv"
-_EXAMS = """
-SELECT e.key, e.grp, e.shard, e.start, e.nbytes, e.digest, e.look, e.dims, e.facts, e.patient,
-g.patient FROM exams e JOIN groups g ON g.grp = e.grp AND g.state = 'done' ORDER BY e.key
+_EXAMS = "exams e JOIN groups g ON g.grp = e.grp AND g.state = 'done' ORDER BY e.key"
+_ROWS = f"""
+SELECT e.key, e.grp, e.shard, e.start, e.nbytes, e.digest, e.look, e.facts, e.patient, g.patient
+FROM {_EXAMS}
+"""
+_SEEN = f"""
+SELECT e.key, e.grp, e.digest, e.look, e.dims, e.patient, g.patient,
+json_extract(e.facts, '$.mean', '$.white', '$.tags.modality') FROM {_EXAMS}
 """
 _TOLD_OF = ("patient", "site", "split", "label", "boxes")
+_NOTHING: tuple[Any, ...] = (None,) * len(_TOLD_OF)
 _TOLD = """
 SELECT t.patient, t.site, t.split, t.label, t.boxes FROM parts p JOIN files f ON f.id = p.file
 JOIN told t ON t.place = f.place WHERE p.grp = ? LIMIT 1
@@ -50,20 +57,22 @@ def publish(
 
     Raises DataError when no exam could be read; what was published before stays.
     """
-    judgement = judge(_seen(_rows(book, secret)))
+    judgement = judge(_seen(book, secret))
     skips = _write_skips(book, private / SKIPPED)
-    if not book.run(f"{_EXAMS} LIMIT 1").fetchone():
+    if not book.run(f"SELECT 1 FROM {_EXAMS} LIMIT 1").fetchone():
         reasons = "; ".join(f"{count} x {kind}" for kind, count in skips.most_common(8))
         raise DataError(
             f"no image could be read: {reasons}. The files are listed in {private.name}/{SKIPPED}, "
             "which holds names."
         )
-    digest, count = write_catalog(dataset, _flagged(_rows(book, secret), judgement))
+    tally, shown = Tally(), Shown()
+    rows = _flagged(_rows(book, secret), judgement)
+    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)))
     made = Dataset(folder=dataset, manifest={
         "version": VERSION, "exams": count, "catalog_sha256": digest, **told,
     })  # fmt: skip
-    summary = summary_of(made, judgement, skips)
-    write_report(made, summary)
+    summary = summary_of(tally, judgement, skips)
+    write_report(made, summary, shown)
     manifest = {**made.manifest, "preprocessing": summary["preprocessing"]}
     with disk():
         atomic_write(dataset / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
@@ -73,21 +82,18 @@ def publish(
 
 def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
     """Yield each exam as the catalog has it, by key; flags are not known yet."""
-    cursor = book.sql.cursor()
-    for key, group, shard, start, nbytes, digest, look, dims, facts, own, common in cursor.execute(
-        _EXAMS
-    ):
+    told_of = _teller(book)
+    for key, group, shard, start, nbytes, digest, look, facts, own, common in book.run(_ROWS):
         plain = json.loads(facts)
-        row = dict(zip(_TOLD_OF, _told(book, group), strict=True))
-        who = text_of(row["patient"]) or text_of(common if own is None else own)
-        alone = key if own is not None else key_of(secret, "group", text_of(group))
+        row = dict(zip(_TOLD_OF, told_of(group), strict=True))
+        whose = Whose(key=key, group=group, own=own, common=common, told=row["patient"])
         tags = plain["tags"]
         yield {
             **{name: plain[name] for name in SCHEMA.names if name in plain},
             "key": key, "shard": shard, "offset": start, "nbytes": nbytes, "digest": digest,
-            "look": look, "dims": dims, "flags": [],
-            "patient": key_of(secret, "patient", who) if who else alone,
-            "patient_known": bool(who),
+            "look": look, "dims": len(plain["shape"]) - 1, "flags": [],
+            "patient": whose.patient(secret),
+            "patient_known": bool(whose.name),
             "site": row["site"] or "", "boxes": row["boxes"] or "",
             "split": split_name(row["split"] or plain["split"]),
             "label": row["label"] or plain["label"],
@@ -96,10 +102,40 @@ def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _told(book: Book, group: bytes) -> tuple[Any, ...]:
-    """Return what the table says of a group's files; the first row that names one of them."""
-    found = book.run(_TOLD, (group,)).fetchone()
-    return tuple(found) if found else (None,) * 5
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """What tells whose an exam is."""
+
+    key: str
+    group: bytes
+    own: bytes | None
+    """As the exam says itself; None: as its files do."""
+
+    common: bytes | None
+    told: bytes | None
+    """As a table says; it knows best."""
+
+    @property
+    def name(self) -> str:
+        """The patient as somebody wrote it, '' when nobody did."""
+        return text_of(self.told) or text_of(self.common if self.own is None else self.own)
+
+    def patient(self, secret: bytes) -> str:
+        """Return the patient's key; one of the exam's file, where nobody says who it is."""
+        if who := self.name:
+            return key_of(secret, "patient", who)
+        return self.key if self.own is not None else key_of(secret, "group", text_of(self.group))
+
+
+def _teller(book: Book) -> Callable[[bytes], tuple[Any, ...]]:
+    """Return what says of a group what the table does: the first row that names a file of it."""
+    if not book.run("SELECT 1 FROM told LIMIT 1").fetchone():
+        return lambda _: _NOTHING
+
+    def told(group: bytes) -> tuple[Any, ...]:
+        return tuple(book.run(_TOLD, (group,)).fetchone() or _NOTHING)
+
+    return told
 
 
 def _tag(name: str, value: Any) -> Any:
@@ -117,26 +153,28 @@ def _flagged(rows: Iterator[dict[str, Any]], judgement: Judgement) -> Iterator[d
         yield {**row, "flags": list(judgement.flags.get(number, ()))}
 
 
-def _seen(rows: Iterator[dict[str, Any]]) -> Seen:
+def _seen(book: Book, secret: bytes) -> Seen:
     """Return what is needed of all exams at once: a few dozen bytes of each."""
-    digests, numbers, looks = bytearray(), array("d"), array("q")
-    kinds: dict[tuple[str, int], int] = {}
-    patients: dict[bytes, int] = {}
-    for row in rows:
-        digests += bytes.fromhex(row["digest"])
-        looks.append(row["look"])
-        kind = kinds.setdefault((row["tag_modality"], row["dims"]), len(kinds))
-        patient = patients.setdefault(bytes.fromhex(row["patient"]), len(patients))
-        numbers.extend((row["mean"], row["white"], kind, patient))
-    table = np.frombuffer(numbers, np.float64).reshape(-1, 4)
+    digests, looks, patients = bytearray(), array("q"), array("q")
+    figures, kinds = array("f"), array("h")
+    known: dict[tuple[str, int], int] = {}
+    told_of = _teller(book)
+    for key, group, digest, look, dims, own, common, facts in book.run(_SEEN):
+        mean, white, modality = json.loads(facts)
+        digests += bytes.fromhex(digest)
+        looks.append(look)
+        figures.extend((mean, white))
+        kinds.append(known.setdefault((modality or "", dims), len(known)))
+        whose = Whose(key=key, group=group, own=own, common=common, told=told_of(group)[0])
+        patients.append(number_of(whose.patient(secret)))
+    table = np.frombuffer(figures, np.float32).reshape(-1, 2)
     return Seen(
-        # void, not bytes: NumPy would take a trailing zero for the end
-        digests=np.frombuffer(bytes(digests), ">u8").reshape(-1, 2),
+        digests=np.frombuffer(digests, ">u8").reshape(-1, 2),
         looks=np.frombuffer(looks, np.int64),
         means=table[:, 0],
         whites=table[:, 1],
-        kinds=table[:, 2].astype(np.int64),
-        patients=table[:, 3].astype(np.int64),
+        kinds=np.frombuffer(kinds, np.int16),
+        patients=np.frombuffer(patients, np.int64),
     )
 
 

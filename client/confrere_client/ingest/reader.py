@@ -83,6 +83,9 @@ class Exam:
     spacing_mm: tuple[float, ...] = ()
     """[Z] Y X; empty when unknown."""
 
+    source_shape: tuple[int, ...] = ()
+    """Shape of what the file holds, where ``picture_px`` made the pixels fewer; empty: theirs."""
+
     tags: Mapping[str, str | float] = field(default_factory=dict)
     """Only keys of ``TECHNICAL``."""
 
@@ -127,7 +130,8 @@ class Reader(ABC):
     def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:
         """Yield the exams that sorted *parts* of one group make; Skipped with a reason.
 
-        *options*: ``microns_per_px``, ``tile_px`` for slides; readers ignore what they don't know.
+        *options*: ``microns_per_px``, ``tile_px`` for slides; ``picture_px``, the longer side that
+        pictures will have anyway; readers ignore what they don't know.
         """
 
 

@@ -132,6 +132,25 @@ def alarms(metrics: Mapping[str, float], images: int, width: int) -> tuple[str, 
     )
 
 
+def misfits(metrics: Mapping[str, float], images: int) -> tuple[str, ...]:
+    """Return a sentence where the method's own figure says that its task does not fit the images.
+
+    It is asked of the last round: before, the task may only not be learned yet.
+    """
+    found = metrics.get("upright", 1.0)
+    if images < FEWEST or found >= UPRIGHT_LIMIT:
+        return ()
+    return (
+        f"upright is {found:.2g}, under {UPRIGHT_LIMIT:g}: after all rounds turned images are told "
+        "hardly better than by chance, so these images have no upright (tissue, cells, skin), the "
+        "augmentation turns them, or training was too short. Choose another method than rotation.",
+    )
+
+
+UPRIGHT_LIMIT = 0.15
+"""Between 0 (chance) and 1: four turns are then told in 36 of 100 cases, and 25 is chance. Of 64
+images chance alone stays under 0.1."""
+
 ADVICE = "Lower train.lr, train with larger batches, or choose a method that cannot collapse (mae)."
 
 

@@ -98,10 +98,6 @@ class Ledger:
         self._note_head(row.number, row.digest)
         return row
 
-    def may_resend(self, spend: Spend, sha256: str) -> bool:
-        """Say whether exactly these bytes left of this attempt before: they may again, for free."""
-        return _release(spend, sha256) in (row.entry for row in self.rows())
-
     def rows(self, receipts: Iterable[tuple[int, str]] = ()) -> list[Row]:
         """Return the whole ledger, verified against its witness and heads in others' *receipts*."""
         if not self.path.exists() and self._witnessed() is None:

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table, a row an image: path, patient, site, split, label, mask, boxes, sex ..."""
+"""A CSV or Parquet table, a row an image: path, patient, site, split, label, mask, sex ..."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -4,6 +4,7 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), T turns, F feature
 them, P voxels and channels of a thumbnail.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -22,9 +23,10 @@ class Rotation(Method):
     """One half of the features tells how an image was turned, the other does not change with it.
 
     Histology, cells and most skin lesions have no upright: there the turn cannot be told, the task
-    is harmful, and ``accuracy`` stays near 1 / T after the first rounds; take another method. The
-    same happens where the augmentation itself turns images by quarters. Radiographs and CT have
-    an upright.
+    is harmful, and ``accuracy`` stays near 1 / T. Every round tells by figure ``upright`` how far
+    above chance it is, and the report of a run that ends near chance says to take another method.
+    The same happens where the augmentation itself turns images by quarters. Radiographs and CT
+    have an upright.
 
     Images are turned in the plane, volumes about their Z axis: by 0, 90, 180 and 270 degrees, or,
     where Y and X differ, by 0 and 180. The losses of the paper (Song et al. 2022) could not be
@@ -37,6 +39,7 @@ class Rotation(Method):
     """
 
     per_image = True
+    figures = ("upright",)
 
     @section
     class Config:
@@ -91,6 +94,11 @@ class Rotation(Method):
         told_TB = self.tell(turned_TBH).argmax(2)
         due_T1 = torch.arange(len(self.turns), device=told_TB.device)[:, None]
         return float((told_TB == due_T1).float().mean())
+
+    def told(self, *views: Tensor) -> Mapping[str, float]:
+        """Return how far above chance turns are told: 0 is chance (or less), 1 is all."""
+        chance = 1 / len(self.turns)
+        return {"upright": max(0.0, (self.accuracy(*views) - chance) / (1 - chance))}
 
     def _halves(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of all turns, (T, B, H): the half that tells, and the still one."""

@@ -216,6 +216,16 @@ def ledger(
     console.print(ledger_table(site))
 
 
+@app.command()
+def mend(folder: Dir = HERE) -> None:
+    """Write damaged notes of masked rounds anew: all that may have left counts as having left."""
+    from confrere_client.hospital.site import open_site
+    from confrere_client.masked.mend import mend as do
+
+    for sentence in do(open_site(folder)) or ("No note of a masked round is damaged.",):
+        console.print(sentence)
+
+
 @audit_app.command("show")
 def audit_show(
     folder: Dir = HERE,

@@ -18,6 +18,7 @@ from confrere_client.measure.intervals import Floats, Measure
 from confrere_deploy.evaluation import figures, schema
 from confrere_deploy.evaluation.cells import Finished, exam
 from confrere_deploy.evaluation.parts import Entry
+from confrere_deploy.report.schema import Figure
 from confrere_deploy.study.finetuning import Lecture
 
 HONESTY: Mapping[str, Measure] = {
@@ -59,7 +60,7 @@ def _logs(answers: Mapping[str, NDArray[np.float32]]) -> Floats:
 
 def _honesty(
     seeds: Sequence[Floats], labels_N: NDArray[np.int64], patients: NDArray[np.int64]
-) -> dict[str, schema.Figure]:
+) -> dict[str, Figure]:
     found = {
         name: figures.plain(
             weighed_figure([partial(measure, scores_NK, labels_N) for scores_NK in seeds], patients)
@@ -120,6 +121,7 @@ def _factor(arm: str, factor: str, found: Groups) -> schema.Factor:
         figures={name: figure for name, figure in told.items() if figure is not None},
         patients=dict(sorted(found.patients.items())),
         suppressed=found.suppressed,
-        evenness=even
-        and schema.Evenness(worst=even.worst, lowest=even.lowest, gap=even.gap, jain=even.jain),
+        evenness=None
+        if even is None
+        else schema.Evenness(worst=even.worst, lowest=even.lowest, gap=even.gap, jain=even.jain),
     )

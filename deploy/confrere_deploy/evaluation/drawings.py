@@ -58,11 +58,11 @@ def _arms(report: EvaluationReport, hues: Mapping[str, str]) -> str:
 
 def _dots(axes: "Axes", figures: Mapping[str, Figure], hues: Mapping[str, str]) -> None:
     """Put one row for each figure: a dot and its interval, the first on top."""
-    for row, (name, figure) in enumerate(reversed(figures.items())):
+    for row, (name, figure) in enumerate(reversed(list(figures.items()))):
         colour = hues.get(name, BLUE)
         axes.plot([figure.low, figure.high], [row, row], color=colour, linewidth=2)
         axes.plot([figure.mean], [row], "o", color=colour)
-    names = [shorten(name) for name in reversed(figures)]
+    names = [shorten(name) for name in reversed(list(figures))]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
 

@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, Field
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
 from confrere_deploy.report.codec import plain
-from confrere_deploy.report.pooled import Evaluated, curves
 from confrere_deploy.report.html import environment, style
+from confrere_deploy.report.pooled import Evaluated, curves
 from confrere_deploy.report.schema import (
     Cost,
     Data,

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from confrere_client.measure.health import alarms
+from confrere_client.measure.health import alarms, misfits
 from confrere_client.train import BUFFER
+from confrere_common.method import OWN_FIGURES
 from confrere_deploy.report import schema
 from confrere_server.record import RoundRecord, SiteRecord
 from confrere_server.store import ServerState
 
-HEALTH = ("rankme", "feature_std", "uniformity", "alignment", "dead_share")
+HEALTH = ("rankme", "feature_std", "uniformity", "alignment", "dead_share", *OWN_FIGURES)
 
 
 def rounds_told(states: Mapping[int, ServerState], features: int) -> tuple[schema.Round, ...]:
@@ -42,11 +43,11 @@ def _site(site: SiteRecord, features: int) -> schema.RoundSite:
 
 
 def alarm_warnings(rounds: Sequence[schema.Round]) -> Iterator[str]:
-    """Yield the alarms of the last round."""
+    """Yield the alarms of the last round, and where the method's task did not fit the images."""
     last = max((r.round for r in rounds), default=0)
     for item in rounds:
         for site in item.sites if item.round == last else ():
-            for alarm in site.alarms or ():
+            for alarm in (*(site.alarms or ()), *misfits(site.metrics, site.images)):
                 yield f"Seed {item.seed}, site '{site.site}', last round: {alarm}"
 
 

@@ -18,6 +18,7 @@ from confrere_common.loading import as_dict, digest, dump
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.report import schema, tuned
 from confrere_deploy.study.cost import Clock
+from confrere_deploy.study.counted import counted
 from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, labelled
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
@@ -43,6 +44,7 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
         arms={name: _arm(lecture, judge, name, seeds) for name, seeds in done.items()},
         differences=_differences(lecture, judge, done),
         courses=tuple(_courses(lecture, done)),
+        evaluation=counted(lecture, done["federated"][0]) if "federated" in done else None,
         cost=_cost(done, clock),
         warnings=tuple(_warnings(lecture, clock)),
         skipped=_skipped(lecture),

@@ -69,6 +69,17 @@ SMALL_BODY = 64 * 1024
 DESK_PER_S, DESK_AT_ONCE = 1 / 60, 10.0
 """Requests to enrol or to renew that one name may make: each one leaves a row in the audit log."""
 
+CONNECTIONS = 16
+"""Connections of one certificate that are served at once; a daemon has two, and for some seconds as
+many again when its line was cut."""
+
+CROWDED = (
+    f"this certificate has {CONNECTIONS} connections open: close some, or see who else uses its key"
+)
+
+FIRST_REQUEST_S = 30.0
+"""Time for the first request of a connection; later ones have uvicorn's keep-alive."""
+
 BODY_WITHIN_S = 60.0
 """Time for the next piece of a request's body."""
 
@@ -119,19 +130,35 @@ class Pace:
 
 
 class Certified(HttpToolsProtocol):
-    """Uvicorn's HTTP protocol, telling the app whose certificate a connection came with."""
+    """Uvicorn's HTTP protocol, telling the app whose certificate a connection came with.
+
+    Of one certificate so many connections are served; those beyond that are told so, and closed.
+    HTTP/1.1 has one request at a time on a connection: this is the cap on those as well.
+    """
+
+    certificate: bytes | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Note the peer's certificate once for the connection."""
+        """Note the peer's certificate once for the connection, and how many there are of it."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls else None
+        self.certificate = certificate = tls.getpeercert(binary_form=True) if tls else None
+        # Any: uvicorn's set of its own protocols.
+        every: Any = self.connections
+        crowded = sum(1 for one in every if one.certificate == certificate) > CONNECTIONS
         inner = self.app
 
         async def certified(scope: Scope, receive: Receive, send: Send) -> None:
+            if crowded and scope["type"] == "http":
+                await _say(send, 429, CROWDED.encode(), close=True)
+                return
             await inner({**scope, CERTIFICATE: certificate}, receive, send)
 
         self.app = certified
+        # Uvicorn waits for a first request for ever.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            FIRST_REQUEST_S, self.timeout_keep_alive_handler
+        )
 
 
 class Edge:
@@ -284,12 +311,12 @@ async def _body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def _say(send: Send, status: int, body: bytes) -> None:
+async def _say(send: Send, status: int, body: bytes, *, close: bool = False) -> None:
     headers = [
         (b"content-type", b"application/octet-stream"),
         (b"content-length", b"%d" % len(body)),
     ]
-    if status in (411, 413):  # what follows is not read, however long it is
+    if close or status in (411, 413):  # what follows is not read, however long it is
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,6 @@
 """A site's part in masked rounds at the daemon: its seat, what it repeats, what it refuses."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from served import enrolled, federated, make_study, served
 
 from confrere_client.daemon.veiled import (
-    STARTS,
     MaskedBefore,
     OtherRoster,
     OutOfTurn,
@@ -17,9 +17,12 @@ from confrere_client.daemon.veiled import (
     must_be_seated,
 )
 from confrere_client.hospital.plan import Plan
+from confrere_client.hospital.plans import receive
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.site import SiteFolder
+from confrere_client.masked.mend import STARTS, mend
 from confrere_common.code import code_digest
+from confrere_common.errors import CheckpointError
 from confrere_common.loading import dump
 from confrere_common.model import build_model, shared_weights
 from confrere_common.proposal import Proposal
@@ -130,6 +133,67 @@ def test_a_damaged_record_of_what_left_refuses_rather_than_forgets(site: SiteFol
 
     with pytest.raises(MaskedBefore, match="damaged"):
         answer_step(invitation(plan), site, plan, Policy())
+    (site.runs / STARTS).unlink()
+
+
+def kept(site: SiteFolder, name: str, rounds: int = 2, seed: int = 0) -> Plan:
+    """Return a masked plan that lies at the site."""
+    run = dump(replace(RUN, federation=replace(RUN.federation, rounds=rounds)))
+    proposal = replace(plan_of(roster_of(site), name).proposal, run=run, seed=seed)
+    return receive(site.folder, proposal)
+
+
+def test_a_mended_record_takes_all_that_came_for_what_left(site: SiteFolder) -> None:
+    old, new = kept(site, "old", seed=7), kept(site, "new", seed=7)
+    other = kept(site, "other", seed=8)
+    shutil.rmtree(site.plans / "new")  # it comes after the mending
+    start = ("1" * 64, 7, 1)
+    claim(site, old, start)
+    (site.runs / STARTS).write_text("{")
+
+    said = mend(site)
+
+    assert "another seed" in said[0]
+    assert mend(site) == ()
+    assert list(site.runs.glob(f"{STARTS}.damaged-*"))
+    claim(site, old, start)  # its own history refuses what is not to be held again
+    claim(site, other, ("1" * 64, 8, 1))
+    claim(site, new, ("1" * 64, 7, 3))  # no run that came had so many rounds
+    for weights in ("1" * 64, "2" * 64):
+        with pytest.raises(MaskedBefore):
+            claim(site, new, (weights, 7, 1))
+    (site.runs / STARTS).unlink()
+
+
+def test_mended_notes_of_a_run_hold_no_round_again(site: SiteFolder) -> None:
+    plan = kept(site, "noted", rounds=4, seed=21)
+    answer_step(invitation(plan, seed=21, round=2), site, plan, Policy())
+    site.chain().append("round begun", run="noted", round=2)
+    notes = site.runs / "noted" / "masked.json"
+    notes.write_bytes(b"{")
+    with pytest.raises(OutOfTurn):
+        answer_step(invitation(plan, seed=21, round=3), site, plan, Policy())
+
+    said = mend(site)
+
+    assert "round 2" in said[0]
+    for number in (1, 2):
+        with pytest.raises(OutOfTurn, match=r"masked update already|replayed"):
+            answer_step(invitation(plan, seed=21, round=number, attempt=9), site, plan, Policy())
+    assert isinstance(answer_step(invitation(plan, seed=21, round=3), site, plan, Policy()), Signed)
+
+
+def test_nothing_is_mended_from_an_audit_log_that_was_altered(site: SiteFolder) -> None:
+    kept(site, "unsure", seed=31)
+    (site.runs / STARTS).write_text("[]")
+    sound = site.audit.read_bytes()
+    site.audit.write_bytes(sound.replace(b'"round":2', b'"round":1'))
+
+    with pytest.raises(CheckpointError, match="nothing was mended"):
+        mend(site)
+
+    site.audit.write_bytes(sound)
+    assert len(mend(site)) == 1
     (site.runs / STARTS).unlink()
 
 

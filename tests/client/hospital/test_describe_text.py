@@ -9,7 +9,7 @@ from described import describing_run
 
 from confrere_client.hospital.plan import Plan
 from confrere_client.hospital.plan_text import summary
-from confrere_client.hospital.policy import Policy, RunClass, Verdict, judge, stricter
+from confrere_client.hospital.policy import Policy, RunClass, Verdict, judge
 from confrere_client.hospital.registry import Registered
 from confrere_common.family import Named
 from confrere_common.loading import dump
@@ -76,10 +76,6 @@ def test_no_class_of_runs_approves_it_beforehand_whatever_method_it_names() -> N
 )
 def test_a_policy_can_forbid_it(limits: dict[str, Any], code: str) -> None:
     assert verdict(**limits).codes == (code,)
-
-
-def test_the_stricter_of_two_policies_has_the_larger_cells() -> None:
-    assert stricter(Policy(min_cell=9), Policy()).min_cell == 9
 
 
 def test_a_run_s_own_limit_is_told_where_it_is_the_larger() -> None:

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confrere_client.hospital.hours import checked, meet, within
+from confrere_client.hospital.hours import checked, within
 
 minutes = st.integers(0, 24 * 60 - 1)
 
@@ -61,15 +60,3 @@ NO_SPANS = """
 def test_what_is_no_span_is_refused(span: str) -> None:
     with pytest.raises(ValueError, match=r"write|run from"):
         checked([span])
-
-
-@settings(deadline=None, max_examples=100)
-@given(one=hours, two=hours, minute=minutes)
-def test_two_policies_meet_where_both_are_open(
-    one: tuple[str, ...] | None, two: tuple[str, ...] | None, minute: int
-) -> None:
-    both = meet(one, two)
-
-    opened = [given is None or within(given, at(minute)) for given in (one, two, both)]
-    assert opened[2] == (opened[0] and opened[1])
-    assert both is None or checked(both) == both

@@ -16,7 +16,6 @@ from confrere_client.hospital.plans import (
     OtherPlan,
     TooManyPlans,
     decide,
-    decision_of,
     list_plans,
     read_plan,
     receive,
@@ -96,14 +95,14 @@ def test_an_approval_does_not_hold_for_a_plan_exchanged_on_the_disk(
 ) -> None:
     receive(tmp_path, proposal)
     made = decide(tmp_path, "r1", "approve", "dr", "looks sound", now=NOW)
-    assert decision_of(tmp_path, "r1") == made
+    assert read_plan(tmp_path, "r1").decision == made
     assert (made.digest, made.who, made.why) == (proposal.digest, "dr", "looks sound")
 
     path = tmp_path / "plans" / "r1" / "proposal.json"
     plain = json.loads(path.read_text())
     path.write_text(json.dumps({**plain, "proposal": {**plain["proposal"], "code": "cd" * 32}}))
 
-    assert decision_of(tmp_path, "r1") is None
+    assert read_plan(tmp_path, "r1").decision is None
 
 
 NUMBERS = '{"decision": 1, "who": 1, "when": 1, "why": 1, "digest": 1}'
@@ -114,7 +113,7 @@ def test_a_damaged_decision_decides_nothing(tmp_path: Path, proposal: Proposal, 
     receive(tmp_path, proposal)
     (tmp_path / "plans" / "r1" / "decision.json").write_text(text)
 
-    assert decision_of(tmp_path, "r1") is None
+    assert read_plan(tmp_path, "r1").decision is None
 
 
 def test_a_person_may_think_again(tmp_path: Path, proposal: Proposal) -> None:
@@ -123,7 +122,7 @@ def test_a_person_may_think_again(tmp_path: Path, proposal: Proposal) -> None:
     decide(tmp_path, "r1", "approve", "dr")
     decide(tmp_path, "r1", "deny", "prof", "not on a Friday")
 
-    found = decision_of(tmp_path, "r1")
+    found = read_plan(tmp_path, "r1").decision
     assert found is not None
     assert (found.decision, found.who) == ("deny", "prof")
 

@@ -26,7 +26,6 @@ from confrere_client.hospital.policy import (
     may_leave,
     policy_text,
     read_policy,
-    stricter,
 )
 from confrere_client.hospital.registry import Registered
 from confrere_client.work import SENT
@@ -39,6 +38,7 @@ from confrere_common.loading import dump
 from confrere_common.method import METHODS
 from confrere_common.privacy.settings import Privacy
 from confrere_common.proposal import Proposal
+from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.section import documentation
 
 NOON = datetime(2026, 3, 1, 12)  # noqa: DTZ001  (local time)
@@ -193,10 +193,35 @@ ALLOWED = RunClass(study="derm", methods=("simclr",), data_sets=("derm",), max_r
         (replace(ALLOWED, max_bytes_per_round=1999), "waiting"),
         (replace(ALLOWED, encoders=("resnet",), rules=("mean",)), "approved"),
         (replace(ALLOWED, max_bytes_per_round=2000), "approved"),
+        (replace(ALLOWED, min_sites=100), "waiting"),
     ],
 )
 def test_a_class_approved_beforehand_must_fit_in_all(kind: RunClass, state: str) -> None:
     assert verdict_of(Policy(preapproved_classes=(kind,)), asking()).state == state
+
+
+ROSTER = {name: f"{number}" * 64 for number, name in enumerate(("north", "east", "south"))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        ({}, "waiting"),
+        ({"rosters": (PinnedRoster(ROSTER).digest,)}, "approved"),
+        ({"rosters": ("0" * 64,)}, "waiting"),
+        ({"rosters": ("any",)}, "approved"),
+        ({"rosters": ("any",), "min_sites": 3}, "approved"),
+        ({"rosters": ("any",), "min_sites": 4}, "waiting"),
+    ],
+)
+def test_a_class_takes_no_roster_that_nobody_here_has_seen(kind: Any, state: str) -> None:
+    run = asking(secure_aggregation={})
+    policy = Policy(preapproved_classes=(replace(ALLOWED, **kind),))
+
+    proposal = replace(proposal_of(run), roster=ROSTER, sites=9)
+    verdict = judge(policy, proposal, run, data_sets=DATA, now=NOON)
+
+    assert verdict.state == state
 
 
 @pytest.mark.parametrize(("mixing", "state"), [("fedprox", "approved"), ("scaffold", "waiting")])
@@ -422,51 +447,6 @@ def test_no_run_whatever_weakens_the_policy(
     if verdict.state == "approved":
         assert in_hours(policy, now)
         assert known or policy.preapproved_classes
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-@MANY
-@given(drawn=st.data(), proposal=proposals, data=registries, now=moments)
-def test_a_stricter_policy_never_permits_more(
-    limit: str,
-    drawn: st.DataObject,
-    proposal: Proposal,
-    data: Mapping[str, Registered],
-    now: datetime,
-) -> None:
-    one, two = drawn.draw(policies(limit)), drawn.draw(policies())
-    both = stricter(one, two)
-
-    states = [carried_out(policy, proposal, data, now)[1].state for policy in (one, two, both)]
-    figures = dict.fromkeys(TELLABLE, 1 / 3)
-    left = [may_leave(policy, figures, 30).items() for policy in (one, two, both)]
-
-    assert RANKS[states[2]] <= min(RANKS[states[0]], RANKS[states[1]])
-    assert dict(left[2]).keys() <= dict(left[0]).keys() & dict(left[1]).keys()
-    run, _ = carried_out(both, proposal, data, now)
-    assert run is None or all(effective(run, policy) == run for policy in (one, two, both))
-
-
-@settings(deadline=None, max_examples=30)
-@given(one=policies(), two=policies())
-def test_the_stricter_of_a_policy_and_itself_is_itself(one: Policy, two: Policy) -> None:
-    both = stricter(one, two)
-
-    # Hours may be told in other words; that they are the same hours is shown in test_hours.
-    assert replace(stricter(one, one), hours=None) == replace(one, hours=None)
-    assert replace(stricter(both, one), hours=None) == replace(both, hours=None)
-
-
-def test_the_stricter_of_two_policies_takes_from_each_what_forbids_more() -> None:
-    one = Policy(methods=("mae", "byol"), hours=("20:00-06:00",), min_sites=5, max_epsilon=8.0)
-    two = Policy(methods=("byol",), hours=("22:00-08:00",), threads=2, max_round_minutes=5.0)
-
-    both = stricter(one, two)
-
-    assert (both.methods, both.hours) == (("byol",), ("00:00-06:00", "22:00-24:00"))
-    assert (both.min_sites, both.max_epsilon, both.threads) == (5, 8.0, 2)
-    assert both.max_round_minutes == 5.0
-    assert both == stricter(two, one)
 
 
 # The file.

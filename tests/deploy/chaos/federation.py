@@ -54,7 +54,13 @@ EVERY: Mapping[str, Any] = {"quorum": 1.0, "step": "momentum"}
 POLICY: Mapping[str, Any] = {
     "threads": 1,
     "preapproved_classes": [
-        {"study": STUDY, "methods": ["simclr"], "data_sets": ["phantom"], "max_rounds": 1000}
+        {
+            "study": STUDY,
+            "methods": ["simclr"],
+            "data_sets": ["phantom"],
+            "max_rounds": 1000,
+            "rosters": ["any"],
+        }
     ],
 }
 

@@ -20,6 +20,8 @@ from confrere_server.runs.queue import Folder, submit
 
 pytestmark = pytest.mark.long
 
+ENCODER = "encoder.safetensors"
+
 
 @pytest.fixture
 def taught(standing: Federation) -> Iterator[Federation]:
@@ -28,7 +30,7 @@ def taught(standing: Federation) -> Iterator[Federation]:
     for name in standing.names:
         path = standing.folder(name) / "scans.npz"
         paint(path, seed=sum(name.encode()), labelled=name != "gamma")
-        add(standing.folder(name), "scans", path, one_image_per_patient=True)
+        add(standing.folder(name), "scans", path, replace=True, one_image_per_patient=True)
         policy = {**POLICY, "evaluation": name != "beta"}
         (standing.folder(name) / "policy.yaml").write_text(yaml.safe_dump(policy))
     yield standing
@@ -47,8 +49,9 @@ def paint(path: Path, *, seed: int, labelled: bool) -> None:
     np.savez(path, **arrays)
 
 
-def submitted(standing: Federation, start: Path, **changes: Any) -> Folder:
-    """Submit a fine-tuning from the encoder at *start*, as the coordinator's command does."""
+def submitted(standing: Federation, **changes: Any) -> Folder:
+    """Submit a fine-tuning from an earlier run's encoder, as the coordinator does."""
+    start = next(run.path for run in standing.runs if (run.path / ENCODER).exists()) / ENCODER
     plain = {key: value for key, value in TINY.items() if key != "method"}
     plain |= {"name": "tuned", "stage": "finetune"}
     plain["data"] = {**TINY["data"], "source": {"name": "site", "dataset": "scans"}}
@@ -74,10 +77,7 @@ def approve(standing: Federation, run: Folder) -> None:
 def test_sites_fine_tune_a_release_and_count_how_it_does_through_a_server_s_death(
     taught: Federation, tmp_path: Path
 ) -> None:
-    first = taught.submit("first", 1)
-    taught.wait(first, 60)
-
-    run = submitted(taught, first.path / "encoder.safetensors")
+    run = submitted(taught)
     approve(taught, run)
     wait_until(lambda: taught.closed(run), 60)
     taught.kill("server")
@@ -89,7 +89,7 @@ def test_sites_fine_tune_a_release_and_count_how_it_does_through_a_server_s_deat
     report = json.loads((tmp_path / "out/report.json").read_text())
     found = report["evaluation"]
     whys = {site["site"]: site.get("refused", "") for site in found["sites"]}
-    assert {"encoder.safetensors", "task.safetensors", "evaluation.json"} <= said["files"].keys()
+    assert {ENCODER, "task.safetensors", "evaluation.json"} <= said["files"].keys()
     assert found["round"] == 4
     assert found["course"].keys() == {"2", "4"}
     assert found["auc"] > 0.8
@@ -115,12 +115,10 @@ def smallest_cell_is_of_ten(run: Folder) -> None:
 
 
 def test_a_policy_without_fine_tuning_refuses_it_and_says_why(taught: Federation) -> None:
-    first = taught.submit("first", 1)
-    taught.wait(first, 60)
     path = taught.folder("alpha") / "policy.yaml"
     path.write_text(yaml.safe_dump({**POLICY, "stages": ["pretrain"]}))
 
-    run = submitted(taught, first.path / "encoder.safetensors")
+    run = submitted(taught)
 
     codes = lambda: {f["site"]: f["code"] for f in taught.events("server", "standing", run)}  # noqa: E731
     wait_until(lambda: codes().get("alpha") and codes().get("beta"), 60)
@@ -131,15 +129,12 @@ def test_a_policy_without_fine_tuning_refuses_it_and_says_why(taught: Federation
 
 
 def test_a_head_may_stay_at_its_site(taught: Federation) -> None:
-    first = taught.submit("first", 1)
-    taught.wait(first, 60)
-
-    run = submitted(taught, first.path / "encoder.safetensors", head="local")
+    run = submitted(taught, head="local")
     approve(taught, run)
     taught.wait(run, 90)
 
     told = json.loads((run.path / "evaluations/round-0004.json").read_text())["sites"]
     assert not (run.path / "task.safetensors").exists()
-    assert (run.path / "encoder.safetensors").exists()
+    assert (run.path / ENCODER).exists()
     assert told["alpha"]["tallies"]
     assert told["gamma"] == "nothing-to-score"

@@ -127,17 +127,17 @@ def test_a_run_that_nobody_approves_blocks_none_behind_it_and_begins_when_it_is_
     monkeypatch.setattr(conduct, "PROPOSE_EVERY_S", 0.2)
     monkeypatch.setattr(turns, "FIRST_WAIT_S", 1.0)
     study = make_study(tmp_path / "study")
-    north = enrolled(study, tmp_path / "north", "north")
     approved = {"behind"}
     shape = federated(min_sites=1, rounds=1)
-    with served(study), playing(north, choosy(north, approved)):
+    with served(study):
+        north = enrolled(study, tmp_path / "north", "north")
         first = submit(study.runs, replace(shape, name="first"))
         behind = submit(study.runs, replace(shape, name="behind"))
-
-        until(lambda: behind.standing.state == "done", 25)
-        waiting = first.standing.state
-        approved.add("first")
-        until(lambda: first.standing.state == "done", 25)
+        with playing(north, choosy(north, approved)):
+            until(lambda: behind.standing.state == "done", 25)
+            waiting = first.standing.state
+            approved.add("first")
+            until(lambda: first.standing.state == "done", 25)
 
     assert waiting == "gathering"
     begun = [event for event in Folders(study).events() if event == "run begun"]

@@ -22,9 +22,9 @@ from confrere_common.augment.pipeline import normalise
 from confrere_common.task import FineTask
 
 NOTE = (
-    "Bright: where changing a pixel would change the score of the class that was answered (gradient "
-    "times input). It shows what the network leans on, not where a disease is; it may look "
-    "convincing where it says nothing. Of a volume, the brightest slice."
+    "Bright: where changing a pixel would change the score of the class that was answered "
+    "(gradient times input). It shows what the network leans on, not where a disease is; it may "
+    "look convincing where it says nothing. Of a volume, the brightest slice."
 )
 WIDTH = 0.02
 """Deviation of the blur over the shorter side."""

@@ -35,9 +35,9 @@ class Seen:
     """128 bits as two columns."""
 
     looks: NDArray[np.int64]
-    means: NDArray[np.float64]
-    whites: NDArray[np.float64]
-    kinds: NDArray[np.int64]
+    means: NDArray[np.floating]
+    whites: NDArray[np.floating]
+    kinds: NDArray[np.integer]
     """Number of modality and axes together."""
 
     patients: NDArray[np.int64]
@@ -63,9 +63,11 @@ class Judgement:
 def judge(seen: Seen) -> Judgement:
     """Return what stands out among all exams."""
     numbers = np.unique(seen.digests, axis=0, return_inverse=True)[1].reshape(-1)
-    exact = [rows for rows in _equal(numbers, np.arange(len(seen))) if len(rows) > 1]
+    exact = [*_equal(numbers, np.arange(len(seen)))]
     later = {int(row) for rows in exact for row in rows[1:]}
-    first = np.array([row for row in range(len(seen)) if row not in later], np.int64)
+    copies = np.zeros(len(seen), np.bool_)
+    copies[[*later]] = True
+    first = np.flatnonzero(~copies)
     near = list(near_groups(seen.looks, first))
     flags: dict[int, list[str]] = defaultdict(list)
     for name, rows in (
@@ -110,10 +112,9 @@ def near_groups(looks: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[N
 
     for one, other in _near_pairs(every):
         parent[top(one)] = top(other)
-    tops = np.array([top(one) for one in range(len(every))], np.int64)
+    tops = np.fromiter((top(one) for one in range(len(every))), np.int64, len(every))
     for group in _equal(tops[inverse], rows):
-        if len(group) > 1:
-            yield np.sort(group)
+        yield np.sort(group)
 
 
 def _near_pairs(looks: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
@@ -137,9 +138,12 @@ def _bits(values: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _equal(values: NDArray[np.generic], rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Yield the *rows* of equal value, for each value."""
+    """Yield the *rows* of equal value, for each value that is not alone."""
     if not len(rows):
         return
     order = np.argsort(values, kind="stable")
     ends = np.flatnonzero(values[order][1:] != values[order][:-1]) + 1
-    yield from np.split(rows[order], ends)
+    starts = np.concatenate(([0], ends))
+    lengths = np.diff(starts, append=len(rows))
+    for at in np.flatnonzero(lengths > 1):
+        yield rows[order[starts[at] : starts[at] + lengths[at]]]

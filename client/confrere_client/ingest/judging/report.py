@@ -7,7 +7,7 @@ would see.
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,25 @@ THUMBNAILS = 48
 THUMBNAIL_PX = 96
 
 
-def write_report(dataset: Dataset, summary: Mapping[str, Any]) -> None:
+class Shown:
+    """The exams of which the page shows pictures: of each modality the first."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Mapping[str, Any]]] = {}
+
+    def watching(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield *rows* as they are, and remember some; keys are hashes: the first are as drawn."""
+        for row in rows:
+            some = self.rows.setdefault(row["tag_modality"] or "?", [])
+            if len(some) < THUMBNAILS:
+                some.append(row)
+            yield row
+
+
+def write_report(dataset: Dataset, summary: Mapping[str, Any], shown: Shown) -> None:
     """Put both forms of the report into the data set's folder."""
     text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-    page = page_of(summary, list(_thumbnails(dataset)))
+    page = page_of(summary, list(_thumbnails(dataset, shown)))
     with disk():
         atomic_write(dataset.folder / JSON, text.encode())
         atomic_write(dataset.folder / HTML, page.encode())
@@ -48,17 +63,11 @@ def page_of(summary: Mapping[str, Any], thumbnails: list[dict[str, str]]) -> str
 _COLOURS = ("#1b6ca8", "#c4622d", "#3f7d58", "#8e4585", "#6b6b6b")
 
 
-def _thumbnails(dataset: Dataset) -> Iterator[dict[str, str]]:
+def _thumbnails(dataset: Dataset, shown: Shown) -> Iterator[dict[str, str]]:
     """Yield small pictures of exams, evenly spread over the modalities, as data URIs."""
-    columns = ["key", "shape", "dtype", "shard", "offset", "nbytes", "tag_modality", "flags"]
-    seen: dict[str, list[dict[str, Any]]] = {}
-    for row in dataset.rows(columns):  # keys are hashes: the first are as good as drawn
-        some = seen.setdefault(row["tag_modality"] or "?", [])
-        if len(some) < THUMBNAILS:
-            some.append(row)
     shards = Shards(dataset.folder / FOLDER)
-    for modality, rows in sorted(seen.items()):
-        for row in rows[: max(2, THUMBNAILS // len(seen))]:
+    for modality, rows in sorted(shown.rows.items()):
+        for row in rows[: max(2, THUMBNAILS // len(shown.rows))]:
             image = shards.image(place_of(row), tuple(row["shape"]), row["dtype"])
             told = ", ".join([modality, *row["flags"], row["key"][:8]])
             yield {"uri": _uri(image), "told": told}

@@ -5,20 +5,23 @@ once the hospital lets a run describe its data.
 """
 
 import json
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confrere_client.ingest.judging.judge import Judgement
-from confrere_client.ingest.keeping.dataset import Dataset
+from confrere_client.ingest.keeping.keys import number_of
 from confrere_client.ingest.working.facts import BINS
 
 VERSION = 1
 LEAST = 5
 """A cell of fewer patients could be somebody: it is not shown outside."""
 
+UNSORTED = 4096
 OTHER = "not said"
 CELLS = ("modality", "vendor", "spacing", "size", "label", "body_part", "dims")
 PRIVATE_CELLS = ("site", "split", "photometric", "transfer_syntax")
@@ -28,39 +31,78 @@ NAMED_AT_MOST = 60
 Summary = dict[str, Any]
 
 
-def summary_of(dataset: Dataset, judgement: Judgement, skips: Mapping[str, int]) -> Summary:
-    """Return the content of report.json."""
-    cells: dict[str, dict[str, set[int]]] = {name: {} for name in (*CELLS, *PRIVATE_CELLS)}
-    exams: dict[str, Counter[str]] = defaultdict(Counter)
-    patients: dict[str, int] = {}
-    warnings: Counter[str] = Counter()
-    flags: Counter[str] = Counter()
-    made: Counter[str] = Counter()
-    light: dict[str, Any] = defaultdict(lambda: np.zeros(BINS, np.int64))
-    unknown = nbytes = 0
-    for row in dataset.rows():
-        patient = patients.setdefault(row["patient"], len(patients))
+class Patients:
+    """Numbers of patients, each once: eight bytes each, and a few thousand yet to be sorted in."""
+
+    def __init__(self) -> None:
+        self._sorted: NDArray[np.int64] = np.empty(0, np.int64)
+        self._new = array("q")
+
+    def add(self, patient: int) -> None:
+        """Note one."""
+        self._new.append(patient)
+        if len(self._new) > max(UNSORTED, len(self._sorted)):
+            self.all()
+
+    def all(self) -> NDArray[np.int64]:
+        """Return them in order."""
+        self._sorted = np.union1d(self._sorted, np.array(self._new, np.int64))
+        self._new = array("q")
+        return self._sorted
+
+    def __len__(self) -> int:
+        return len(self.all())
+
+
+class Tally:
+    """Counts rows of the catalog as they pass."""
+
+    def __init__(self) -> None:
+        self.cells: dict[str, dict[str, Patients]] = {
+            name: defaultdict(Patients) for name in (*CELLS, *PRIVATE_CELLS)
+        }
+        self.exams: dict[str, Counter[str]] = defaultdict(Counter)
+        self.patients = Patients()
+        self.warnings: Counter[str] = Counter()
+        self.flags: Counter[str] = Counter()
+        self.made: Counter[str] = Counter()
+        self.light: dict[str, Any] = defaultdict(lambda: np.zeros(BINS, np.int64))
+        self.unknown = self.nbytes = 0
+
+    def watching(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Yield *rows* as they are, and count them."""
+        for row in rows:
+            self._count(row)
+            yield row
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        patient = number_of(row["patient"])
+        self.patients.add(patient)
         for name, value in _values(row).items():
-            exams[name][value] += 1
-            cells[name].setdefault(value, set()).add(patient)
-        warnings.update(row["warnings"])
-        flags.update(row["flags"])
-        made[_scale(row)] += 1
-        light[row["tag_modality"] or OTHER] += np.asarray(row["histogram"])
-        unknown += not row["patient_known"]
-        nbytes += row["nbytes"]
-    tables = {name: _table(exams[name], cells[name]) for name in cells}
-    whole = {"exams": sum(exams["dims"].values()), "patients": len(patients)}
+            self.exams[name][value] += 1
+            self.cells[name][value].add(patient)
+        self.warnings.update(row["warnings"])
+        self.flags.update(row["flags"])
+        self.made[_scale(row)] += 1
+        self.light[row["tag_modality"] or OTHER] += np.asarray(row["histogram"])
+        self.unknown += not row["patient_known"]
+        self.nbytes += row["nbytes"]
+
+
+def summary_of(tally: Tally, judgement: Judgement, skips: Mapping[str, int]) -> Summary:
+    """Return the content of report.json."""
+    tables = {name: _table(tally.exams[name], cells) for name, cells in tally.cells.items()}
+    whole = {"exams": sum(tally.exams["dims"].values()), "patients": len(tally.patients)}
     return {
         "version": VERSION,
         **whole,
-        "exams_of_unknown_patients": unknown,
-        "pixel_bytes": nbytes,
+        "exams_of_unknown_patients": tally.unknown,
+        "pixel_bytes": tally.nbytes,
         "tables": tables,
-        "brightness": {name: counts.tolist() for name, counts in sorted(light.items())},
-        "preprocessing": dict(made.most_common()),
-        "warnings": dict(warnings.most_common()),
-        "flags": dict(flags.most_common()),
+        "brightness": {name: counts.tolist() for name, counts in sorted(tally.light.items())},
+        "preprocessing": dict(tally.made.most_common()),
+        "warnings": dict(tally.warnings.most_common()),
+        "flags": dict(tally.flags.most_common()),
         "duplicate_groups": judgement.duplicate_groups,
         "near_duplicate_groups": judgement.near_groups,
         "groups_across_patients": judgement.across_patients,
@@ -132,7 +174,7 @@ def _scale(row: Mapping[str, Any]) -> str:
     return f"{record.get('modality') or OTHER}: {kind}{', cropped' if 'crop' in record else ''}"
 
 
-def _table(exams: Mapping[str, int], patients: Mapping[str, set[int]]) -> list[dict[str, Any]]:
+def _table(exams: Mapping[str, int], patients: Mapping[str, Patients]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"value": value, "exams": count, "patients": len(patients[value])}
         for value, count in sorted(exams.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -140,6 +182,6 @@ def _table(exams: Mapping[str, int], patients: Mapping[str, set[int]]) -> list[d
     rest = found[NAMED_AT_MOST:]
     if not rest:
         return found
-    people = len(set().union(*(patients[cell["value"]] for cell in rest)))
+    people = len(np.unique(np.concatenate([patients[cell["value"]].all() for cell in rest])))
     others = {"value": "others", "exams": sum(c["exams"] for c in rest), "patients": people}
     return [*found[:NAMED_AT_MOST], others]

@@ -43,9 +43,15 @@ CREATE TABLE IF NOT EXISTS told(
   place BLOB PRIMARY KEY, patient BLOB, site TEXT, split TEXT, label TEXT, mask BLOB, boxes TEXT)
   WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS told_mask ON told(mask);
-CREATE TEMP TABLE pending(grp BLOB PRIMARY KEY, files INT, nbytes INT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS masks(place BLOB PRIMARY KEY, mask BLOB, how TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS masks_mask ON masks(mask);
+CREATE TEMP TABLE pending(
+  first INT, grp BLOB, mark TEXT, files INT, PRIMARY KEY(first, grp)) WITHOUT ROWID;
+CREATE INDEX temp.pending_grp ON pending(grp);
 """
-"""files.state: new, read, skipped, packed (an archive yet to be unpacked), archive."""
+"""masks: which image has which label map, and who says so. pending.first: number of the first file.
+
+files.state: new, read, skipped, packed (an archive yet to be unpacked), archive."""
 
 
 RETRIED = (
@@ -114,8 +120,15 @@ class Book:
 
     def run(self, command: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Carry out one command; DiskFault when the disk is full."""
-        with self._disk():
+        try:
             return self.sql.execute(command, values)
+        except sqlite3.OperationalError as fault:
+            raise _fault_of(fault) from None
+
+    def run_all(self, command: str, values: Iterable[Sequence[Any]]) -> None:
+        """Carry out one command for each of *values*."""
+        with self._disk():
+            self.sql.executemany(command, values)
 
     # files -----------------------------------------------------------------------------------
 
@@ -182,7 +195,7 @@ class Book:
             "SELECT DISTINCT f.archive FROM pending n JOIN parts p ON p.grp = n.grp JOIN files f "
             "ON f.id = p.file WHERE f.archive != 0 UNION "
             "SELECT DISTINCT m.archive FROM pending n JOIN parts p ON p.grp = n.grp JOIN files f "
-            "ON f.id = p.file JOIN told o ON o.place = f.place JOIN files m ON m.place = o.mask "
+            "ON f.id = p.file JOIN masks o ON o.place = f.place JOIN files m ON m.place = o.mask "
             "WHERE m.archive != 0 UNION "
             "SELECT f.archive FROM files f JOIN up u ON f.id = u.id WHERE f.archive != 0) "
             "SELECT f.id, f.path, f.place, f.size, f.mtime, f.depth, "
@@ -233,8 +246,7 @@ class Book:
         """Note identifiers that no produced byte may hold."""
         rows = [(blob(name),) for name in names if name]
         if rows:
-            with self._disk():
-                self.sql.executemany("INSERT OR IGNORE INTO names VALUES (?)", rows)
+            self.run_all("INSERT OR IGNORE INTO names VALUES (?)", rows)
 
     def try_skipped_again(self) -> None:
         """Let every file that no reader took be looked into again."""
@@ -313,13 +325,15 @@ class Book:
         try:
             yield
         except sqlite3.OperationalError as fault:
-            full = getattr(fault, "sqlite_errorname", "") == "SQLITE_FULL"
-            disk = getattr(fault, "sqlite_errorname", "").startswith(
-                ("SQLITE_IOERR", "SQLITE_FULL")
-            )
-            if not (disk or "readonly" in str(fault)):
-                raise
-            raise disk_fault(full or "WRITE" in fault.sqlite_errorname) from None
+            raise _fault_of(fault) from None
+
+
+def _fault_of(fault: sqlite3.OperationalError) -> Exception:
+    """Return what to raise: what the disk did is said to the operator, all else is our own fault."""
+    name = getattr(fault, "sqlite_errorname", "")
+    if not (name.startswith(("SQLITE_IOERR", "SQLITE_FULL")) or "readonly" in str(fault)):
+        return fault
+    return disk_fault(name == "SQLITE_FULL" or "WRITE" in name)
 
 
 def _below(folder: str) -> tuple[bytes, bytes]:

@@ -4,28 +4,37 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from confrere_client.ingest.keeping.book import RETRIED, Book, blob, text_of
 from confrere_client.ingest.keeping.keys import key_of
 
 _PARTS = """
-SELECT p.grp, f.place, f.size, f.mtime, p.idx, m.place, m.size, m.mtime, p.nbytes
-FROM parts p JOIN files f ON f.id = p.file LEFT JOIN told o ON o.place = f.place
-LEFT JOIN files m ON m.place = o.mask AND o.mask != x'' AND m.state = 'read'
+SELECT p.grp, f.place, f.size, f.mtime, p.idx, m.place, m.size, m.mtime, f.id, g.mark
+FROM parts p JOIN files f ON f.id = p.file LEFT JOIN masks o ON o.place = f.place
+LEFT JOIN files m ON m.place = o.mask AND m.state = 'read' LEFT JOIN groups g ON g.grp = p.grp
+WHERE NOT EXISTS (SELECT 1 FROM masks t WHERE t.mask = f.place)
+ORDER BY p.grp, f.place, p.idx
 """
-_WHOLE = """
-SELECT f.id, f.path, f.reader, p.ord, p.modality, p.nbytes, p.idx, p.extra, p.patient, p.names
-FROM parts p JOIN files f ON f.id = p.file
+_COLUMNS = "f.id, f.path, f.reader, p.ord, p.modality, p.nbytes, p.idx, p.extra, p.patient, p.names"
+_OF_FILE = f"SELECT {_COLUMNS} FROM parts p JOIN files f ON f.id = p.file WHERE p.file = ?"
+_OF_PENDING = f"""
+SELECT {_COLUMNS}, n.grp, n.mark, n.files FROM pending n JOIN parts p ON p.grp = n.grp
+JOIN files f ON f.id = p.file WHERE (n.first, n.grp) > (?, ?) AND (n.first, n.grp) <= (?, ?)
+ORDER BY n.first, n.grp
 """
-_BUT_MASKS = "WHERE NOT EXISTS (SELECT 1 FROM told t WHERE t.mask = f.place)"
+_MASK = """
+SELECT m.id FROM masks o JOIN files f ON f.place = o.place
+JOIN files m ON m.place = o.mask AND m.state = 'read' WHERE f.id = ?
+"""
 _GONE = """
 SELECT g.grp FROM groups g WHERE NOT EXISTS (
   SELECT 1 FROM parts p JOIN files f ON f.id = p.file WHERE p.grp = g.grp
-  AND NOT EXISTS (SELECT 1 FROM told t WHERE t.mask = f.place))
+  AND NOT EXISTS (SELECT 1 FROM masks t WHERE t.mask = f.place))
 """
-_SORTED = "ORDER BY p.grp, f.place, p.idx"
+PAGE_FILES = 256
+"""Files whose groups are fetched at once; more only where one group has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +53,11 @@ class Group:
     patients: frozenset[str]
     names: tuple[str, ...]
     nbytes: int
+    mark: str = ""
+    """What changes with its files."""
+
     mask: Mapping[str, Any] | None = None
-    """Reader and parts of the mask that a table names for the first file."""
+    """Reader and parts of the first file's mask."""
 
 
 def find_pending(book: Book) -> int:
@@ -58,25 +70,43 @@ def find_pending(book: Book) -> int:
     book.run(f"DELETE FROM groups WHERE kind IN ({marks})", RETRIED)  # noqa: S608  (only marks)
     # a killed turn's: some exams of a group that was not finished
     book.run("DELETE FROM exams WHERE grp NOT IN (SELECT grp FROM groups)")
-    rows = book.run(f"{_PARTS} {_BUT_MASKS} {_SORTED}")
-    for name, parts in groupby(rows, key=lambda row: row[0]):
-        mark, count, nbytes = _mark(parts)
-        known = book.run("SELECT mark FROM groups WHERE grp = ?", (name,)).fetchone()
-        if not known or known[0] != mark:
-            book.run("INSERT INTO pending VALUES (?, ?, ?)", (name, count, nbytes))
-            _forget(book, name)
+    groups = groupby(book.run(_PARTS), key=lambda row: row[0])
+    marked = (_marked(name, parts) for name, parts in groups)
+    new = (mark[:4] for mark in marked if mark[2] != mark[4])
+    while some := list(islice(new, PAGE_FILES)):
+        book.run_all("INSERT INTO pending VALUES (?, ?, ?, ?)", some)
+    for table in ("exams", "groups"):
+        book.run(f"DELETE FROM {table} WHERE grp IN (SELECT grp FROM pending)")  # noqa: S608
     for (name,) in book.run(_GONE).fetchall():
-        _forget(book, name)
+        book.run("DELETE FROM exams WHERE grp = ?", (name,))
+        book.run("DELETE FROM groups WHERE grp = ?", (name,))
     return int(book.run("SELECT count(*) FROM pending").fetchone()[0])
 
 
 def pending(book: Book) -> Iterator[Group]:
     """Yield the exams yet to be read, those of one folder together."""
-    names = book.run(
-        "SELECT n.grp FROM pending n ORDER BY (SELECT min(p.file) FROM parts p WHERE p.grp = n.grp)"
-    )
-    for (name,) in names:
-        yield _group(book, name)
+    masked = book.run("SELECT 1 FROM masks LIMIT 1").fetchone() is not None
+    last: tuple[int, bytes] = (-1, b"")
+    while end := _page_end(book, last):
+        rows = book.run(_OF_PENDING, (*last, *end)).fetchall()
+        for name, parts in groupby(rows, key=lambda row: row[10]):
+            yield _group(book, name, list(parts), masked)
+        last = end
+
+
+def _page_end(book: Book, last: tuple[int, bytes]) -> tuple[int, bytes] | None:
+    """Return first file and name of the last group of a page; None after the last page."""
+    files, end = 0, None
+    for first, name, count in book.run(
+        "SELECT first, grp, files FROM pending WHERE (first, grp) > (?, ?) ORDER BY first, grp "
+        "LIMIT ?",
+        (*last, PAGE_FILES),
+    ).fetchall():
+        files += count
+        if end and files > PAGE_FILES:
+            break
+        end = (first, name)
+    return end
 
 
 def enter(book: Book, group: Group, exam: Mapping[str, Any], secret: bytes) -> None:
@@ -93,7 +123,8 @@ def enter(book: Book, group: Group, exam: Mapping[str, Any], secret: bytes) -> N
             None if patient is None else blob(patient), json.dumps(facts),
         ),
     )  # fmt: skip
-    book.name_all([patient or ""])
+    if patient:
+        book.name_all([patient])
 
 
 def finish(book: Book, group: Group, unfit: Mapping[str, int]) -> None:
@@ -110,44 +141,35 @@ def skip(book: Book, group: Group, kind: str, detail: str) -> None:
 def _settle(
     book: Book, group: Group, state: str, kind: str, detail: str, unfit: Mapping[str, int]
 ) -> None:
-    rows = book.run(f"{_PARTS} WHERE p.grp = ? {_SORTED}", (group.name,))
-    mark, count, _ = _mark(rows)
     patient = min(group.patients, default="")
     book.run(
         "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            group.name, mark, state, kind, detail, count, group.file, blob(patient),
-            json.dumps(dict(unfit)),
+            group.name, group.mark, state, kind, detail, len(group.parts), group.file,
+            blob(patient), json.dumps(dict(unfit)),
         ),
     )  # fmt: skip
 
 
-def _forget(book: Book, name: bytes) -> None:
-    book.run("DELETE FROM exams WHERE grp = ?", (name,))
-    book.run("DELETE FROM groups WHERE grp = ?", (name,))
-
-
-def _mark(rows: Iterable[tuple[Any, ...]]) -> tuple[str, int, int]:
-    """Return what changes with a group's files, how many they are, and their pixels' bytes."""
-    running, count, nbytes = hashlib.sha256(), 0, 0
+def _marked(
+    name: bytes, rows: Iterable[tuple[Any, ...]]
+) -> tuple[int, bytes, str, int, str | None]:
+    """Return a group as ``pending`` has it (the mark changes with its files), and its known mark."""
+    running, count, first, known = hashlib.sha256(), 0, 1 << 62, None
     for row in rows:
         running.update(repr(row[1:8]).encode())
-        count += 1
-        nbytes += row[8]
-    return running.hexdigest(), count, nbytes
+        count, first, known = count + 1, min(first, row[8]), row[9]
+    return first, name, running.hexdigest(), count, known
 
 
-def _group(book: Book, name: bytes) -> Group:
-    rows = book.run(f"{_WHOLE} WHERE p.grp = ?", (name,)).fetchall()
-    rows.sort(key=lambda row: (json.loads(row[3]), row[6], row[0]))
-    mask = book.run(
-        "SELECT m.id FROM files f JOIN told o ON o.place = f.place AND o.mask != x'' JOIN files m "
-        "ON m.place = o.mask AND m.state = 'read' WHERE f.id = ?",
-        (rows[0][0],),
-    ).fetchone()
+def _group(book: Book, name: bytes, rows: list[tuple[Any, ...]], masked: bool) -> Group:
+    if len(rows) > 1:
+        rows.sort(key=lambda row: (json.loads(row[3]), row[6], row[0]))
+    mask = book.run(_MASK, (rows[0][0],)).fetchone() if masked else None
     told = _mask(book, mask[0]) if mask else None
     return Group(
         name=name,
+        mark=rows[0][11],
         mask=told,
         reader=rows[0][2],
         parts=tuple(_part(name, row) for row in rows),
@@ -161,7 +183,7 @@ def _group(book: Book, name: bytes) -> Group:
 
 
 def _mask(book: Book, file: int) -> dict[str, Any]:
-    rows = book.run(f"{_WHOLE} WHERE p.file = ?", (file,)).fetchall()
+    rows = book.run(_OF_FILE, (file,)).fetchall()
     return {"reader": rows[0][2], "parts": [_part(b"mask", row) for row in rows]}
 
 

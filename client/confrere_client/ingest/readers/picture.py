@@ -9,6 +9,7 @@ from PIL import Image
 
 from confrere_client.data.decode import FORMATS, decode_image
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
+from confrere_client.ingest.shaping.resample import shape_for
 from confrere_client.source import UnreadableImage
 
 MARKS = (
@@ -55,16 +56,22 @@ class Picture(Reader):
         nbytes = width * height * wide
         if nbytes > file.stat().st_size * DENSEST:
             raise Skipped("truncated or corrupt", "it claims more pixels than it can hold")
-        return [Part(file=file, group=str(file), nbytes=nbytes)]
+        return [Part(file=file, group=str(file), nbytes=nbytes, extra={"size": [height, width]})]
 
-    def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:  # noqa: ARG002
-        """Yield the picture: uint8 or uint16."""
+    def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:
+        """Yield the picture: uint8 or uint16; one of 8 bits at ``picture_px`` already."""
+        sides = tuple(parts[0].extra["size"])
+        px = options.get("picture_px")
+        fitted = shape_for(sides, (), px, None) if px else sides
         try:
-            pixels = decode_image(parts[0].file)
+            pixels = decode_image(parts[0].file, fitted if fitted != sides else None)
         except UnreadableImage as fault:
             raise Skipped(_kind(str(fault))) from None
+        source: tuple[int, ...] = ()
+        if fitted != sides and pixels.shape[1:] in (fitted, fitted[::-1]):
+            source = (len(pixels), *(sides if pixels.shape[1:] == fitted else sides[::-1]))
         tags = {"photometric": "rgb" if pixels.shape[0] == 3 else "grey"}
-        yield Exam(pixels=np.asarray(pixels), tags=tags)
+        yield Exam(pixels=np.asarray(pixels), tags=tags, source_shape=source)
 
 
 def _kind(reason: str) -> str:

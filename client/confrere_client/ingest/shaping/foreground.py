@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COARSE = 128
-"""A mask is found on a copy of at most so many voxels a side: anatomy is larger than that."""
+COARSE = {2: 128, 3: 48}
+"""Axes -> a mask is found on a copy of about so many voxels a side: anatomy is larger than that."""
 
 SAMPLE = 1 << 16
+SHAPED = 1 << 14
+"""Values that a threshold is taken from: the shape of a histogram needs fewer than its ends."""
+
 BINS = 256
 FAINT = 0.1
 """Part of the range of values below which there is but noise."""
@@ -22,7 +25,7 @@ def otsu(values: NDArray[Any]) -> float:
 
     Otsu 1979, https://doi.org/10.1109/TSMC.1979.4310076. Of a constant, that constant.
     """
-    counts, edges = np.histogram(values, bins=BINS)
+    counts, edges = np.histogram(sampled(values, SHAPED), bins=BINS)
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts).astype(np.float64)
     above = below[-1] - below
@@ -34,8 +37,9 @@ def otsu(values: NDArray[Any]) -> float:
 
 
 def coarse(image_CS: NDArray[Any]) -> tuple[NDArray[np.float32], tuple[int, ...]]:
-    """Return the first channel, thinned out to `COARSE` a side, and by how much."""
-    steps = tuple(max(1, side // COARSE) for side in image_CS.shape[1:])
+    """Return the first channel, thinned out to about `COARSE` a side, and by how much."""
+    wanted = COARSE[image_CS.ndim - 1]
+    steps = tuple(max(1, round(side / wanted)) for side in image_CS.shape[1:])
     thin = image_CS[0][tuple(slice(None, None, step) for step in steps)]
     return np.asarray(thin, np.float32), steps
 
@@ -65,15 +69,25 @@ def mask_of(thin_S: NDArray[np.float32], modality: str) -> NDArray[np.bool_]:
     if modality == "mg":
         logarithm = np.log1p(thin_S - thin_S.min())
         return np.asarray(logarithm > otsu(logarithm))
-    some = sampled(thin_S)
-    low, high = (float(end) for end in np.percentile(some, (1, 99.5)))
+    some = sampled(thin_S, SHAPED)
+    low, high = percentiles(some, (1, 99.5))
     return np.asarray(thin_S > min(otsu(some), low + FAINT * (high - low)))
 
 
-def sampled(values: NDArray[Any]) -> NDArray[Any]:
-    """Return some `SAMPLE` of the values, evenly spread: percentiles need no more of them."""
+def sampled(values: NDArray[Any], count: int = SAMPLE) -> NDArray[Any]:
+    """Return some *count* of the values, evenly spread: percentiles need no more of them."""
     flat = values.ravel()
-    return flat[:: max(1, flat.size // SAMPLE) | 1]  # odd: it falls on every column in turn
+    return flat[:: max(1, flat.size // count) | 1]  # odd: it falls on every column in turn
+
+
+def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Return what NumPy does, linear between two values, from one sorting."""
+    ordered = np.sort(values, axis=None)
+    places = np.asarray(shares) / 100 * (ordered.size - 1)
+    low = places.astype(np.int64)
+    high = np.minimum(low + 1, ordered.size - 1)
+    ends = ordered[low] + (places - low) * (ordered[high].astype(np.float64) - ordered[low])
+    return tuple(float(end) for end in ends)
 
 
 def box_of(
@@ -81,7 +95,8 @@ def box_of(
 ) -> tuple[slice, ...]:
     """Return the box around a coarse mask in full voxels, wider by *margin* of its size a side.
 
-    Everything when the mask is empty.
+    It holds what lies between the last coarse voxel outside and the first within. Everything when
+    the mask is empty.
     """
     box = []
     for axis, (step, side) in enumerate(zip(steps, shape, strict=True)):
@@ -90,6 +105,6 @@ def box_of(
         if not hit.size:
             return tuple(slice(0, whole) for whole in shape)
         room = round((hit[-1] - hit[0] + 1) * step * margin)
-        low, high = int(hit[0]) * step - room, int(hit[-1] + 1) * step + room
+        low, high = int(hit[0]) * step - (step - 1) - room, int(hit[-1] + 1) * step + room
         box.append(slice(max(0, low), min(side, high)))
     return tuple(box)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.ingest.shaping.foreground import coarse, largest, mask_of, sampled
+from confrere_client.ingest.shaping.foreground import coarse, largest, mask_of, percentiles, sampled
 
 WINDOWS: Mapping[str, tuple[float, float]] = {
     "wide": (0.0, 2000.0),
@@ -105,17 +105,16 @@ def _exposed(thin_S: NDArray[np.float32]) -> NDArray[np.float32]:
     return inner if inner.size > thin_S.size // 10 else thin_S.ravel()
 
 
-def _ends(values: NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
+def _ends(values: NDArray[np.float32], shares: tuple[float, float]) -> tuple[float, float]:
     """Return what becomes black and white; the extremes where the percentiles are one."""
     if not values.size:
         return 0.0, 1.0
-    low, high = (float(end) for end in np.percentile(sampled(values), percentiles))
+    low, high = percentiles(sampled(values), shares)
     return (low, high) if high > low else (float(values.min()), float(values.max()))
 
 
 def _between(image_CS: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    values = image_CS.astype(np.float32)
-    values -= np.float32(low)
-    values /= np.float32(high - low if high > low else 1.0)
+    values = np.subtract(image_CS, np.float32(low), dtype=np.float32)
+    values *= np.float32(1 / (high - low) if high > low else 1.0)
     np.clip(values, 0, 1, out=values)
     return values

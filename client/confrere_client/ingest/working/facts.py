@@ -19,6 +19,7 @@ LOOKED_AT = 1 << 13
 """Voxels, evenly spread, that an exam's figures in its own unit are taken from."""
 
 CHUNK = 1 << 20
+DIGEST_BYTES = 16
 PARTS = (0.01, 0.5, 0.99)
 
 LOOK_PX = 32
@@ -33,15 +34,13 @@ def facts_of(exam: Exam, pixels: NDArray[Any], names: tuple[str, ...]) -> dict[s
     return {
         "shape": list(pixels.shape),
         "dtype": pixels.dtype.name,
-        "source_shape": list(exam.pixels.shape),
+        "source_shape": list(exam.source_shape or exam.pixels.shape),
         "spacing_mm": [round(float(side), 6) for side in exam.spacing_mm],
         "tags": technical(exam, names),
         "warnings": sorted({phrase[:TEXT_AT_MOST] for phrase in exam.warnings}),
         "label": exam.label,
         "split": exam.split,
-        "digest": hashlib.blake2b(
-            np.ascontiguousarray(pixels).data, digest_size=16, person=_person(pixels)
-        ).hexdigest(),
+        "digest": digest_of(pixels),
         "look": looks_like(pixels),
         **levels(pixels),
         **units(exam.pixels),
@@ -118,27 +117,33 @@ def looks_like(pixels: NDArray[Any]) -> int:
     """
     plane = pixels[:, pixels.shape[1] // 2] if pixels.ndim == 4 else pixels
     narrow = plane if plane.dtype == np.uint8 else (plane >> 8).astype(np.uint8)
-    small = _small(_grey(narrow))
+    small = _small(narrow)
     low = _COSINES @ small @ _COSINES.T
     middle = np.sort(low, axis=None)[low.size // 2 - 1 : low.size // 2 + 1].mean()  # the median
     return int(np.packbits(low > middle).view(">i8")[0])
 
 
-def _grey(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the mean of the channels."""
-    grey: NDArray[np.uint8] = plane[0]
-    if len(plane) > 1:
-        grey = (plane.sum(0, dtype=np.uint16) // len(plane)).astype(np.uint8)
-    return grey
-
-
-def _small(channel: NDArray[np.uint8]) -> NDArray[np.float64]:
-    picture = Image.fromarray(channel)
+def _small(plane_CYX: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the mean of the channels at `LOOK_PX`; each is shrunk first, which is cheaper."""
+    factor = max(1, min(plane_CYX.shape[1:]) // (2 * LOOK_PX))
+    if len(plane_CYX) > 1:
+        grey = np.mean([_reduced(channel, factor) for channel in plane_CYX], axis=0)
+        picture = Image.fromarray(grey.astype(np.uint8))
+    else:
+        picture = Image.fromarray(_reduced(plane_CYX[0], factor))
     made = picture.resize((LOOK_PX, LOOK_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return np.asarray(made, np.float64)
 
 
-def _person(pixels: NDArray[Any]) -> bytes:
-    """Return what makes the digest one of this very shape and type (blake2b's own field)."""
-    told = f"{pixels.shape}{pixels.dtype.name}".encode()
-    return hashlib.blake2b(told, digest_size=16).digest()
+def _reduced(channel: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(channel).reduce(factor)) if factor > 1 else channel
+
+
+def digest_of(pixels: NDArray[Any]) -> str:
+    """Return 128 bits of the SHA-256 of an image's shape, type and bytes.
+
+    Processors compute SHA-256 in hardware, twice as fast as BLAKE2.
+    """
+    running = hashlib.sha256(f"{pixels.shape}{pixels.dtype.name}\n".encode())
+    running.update(np.ascontiguousarray(pixels).data)
+    return running.digest()[:DIGEST_BYTES].hex()

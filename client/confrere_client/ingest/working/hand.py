@@ -25,7 +25,7 @@ from confrere_client.ingest.preprocess import DEFAULT, Config, fit_exam
 from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Part, Reader, Skipped
 from confrere_client.ingest.working.facts import facts_of
-from confrere_client.ingest.working.lettering import without_text
+from confrere_client.ingest.working.lettering import may_hold_text, without_text
 from confrere_client.ingest.working.masks import MISFIT, fit_mask, read_mask
 from confrere_client.ingest.working.mouth import Mouth
 
@@ -126,9 +126,10 @@ def _index(ask: Said, work: Work) -> Iterator[Said]:
         raise Skipped("may not be read") from None
     except OSError:
         raise Skipped("cannot be opened") from None
-    claiming = {name: reader for name, reader in work.readers.items() if reader.claims(head, file)}
     refused: Skipped | None = None
-    for name, reader in claiming.items():
+    for name, reader in work.readers.items():
+        if not reader.claims(head, file):
+            continue
         try:
             parts = [_plain(part) for part in reader.index(file)]
         except Skipped as fault:
@@ -169,8 +170,11 @@ def _load(ask: Said, work: Work) -> Iterator[Said]:
     """Put the pixels of each exam of a group in place; say where, and what is known of them."""
     parts = _parts(ask["parts"])
     about = About(modality=ask["modality"], names=tuple(ask["names"]), mask=_mask(ask, work))
+    options = dict(work.options)
+    if not may_hold_text(about.modality):  # letters are looked for in all pixels
+        options["picture_px"] = work.plan.image_px
     found = 0
-    for exam in work.readers[ask["reader"]].load(parts, work.options):
+    for exam in work.readers[ask["reader"]].load(parts, options):
         found += 1
         try:
             yield {"exam": _keep(exam, about, work)}
@@ -199,7 +203,8 @@ def _keep(exam: Exam, about: About, work: Work) -> Said:
     tagged = replace(exam, tags={"modality": about.modality, **exam.tags})
     clean = without_text(tagged, str(tagged.tags["modality"]), work.plan.burnt_in)
     pixels, record = fit_exam(clean, work.plan, work.shaping)
-    mask = fit_mask(about.mask, exam.pixels.shape[1:], record.get("crop"), pixels.shape[1:])
+    source = (exam.source_shape or exam.pixels.shape)[1:]
+    mask = fit_mask(about.mask, source, record.get("crop"), pixels.shape[1:])
     if mask is None and about.mask is not None:
         clean = replace(clean, warnings=(*clean.warnings, MISFIT))
     facts = facts_of(clean, pixels, about.names)

@@ -16,12 +16,17 @@ LEAST_SCORE = 0.3
 FOUND, MASKED = "burnt-in text", "burnt-in text masked"
 
 
+def may_hold_text(modality: str) -> bool:
+    """Say whether devices write into such pictures."""
+    return bool(MODALITIES.get(modality, frozenset({modality})) & frozenset(TEXT_MODALITIES))
+
+
 def without_text(exam: Exam, modality: str, how: str) -> Exam:
     """Return *exam* with the text in it dealt with as *how* says: mask, flag or skip.
 
     A volume of pictures (a loop) is looked at in its middle one, and masked throughout.
     """
-    if not MODALITIES.get(modality, frozenset({modality})) & frozenset(TEXT_MODALITIES):
+    if not may_hold_text(modality):
         return exam
     pixels = exam.pixels
     found = find_text(pixels[:, pixels.shape[1] // 2] if pixels.ndim == 4 else pixels)

@@ -1,0 +1,76 @@
+"""``federated.told``: "Guarantee: that of ``shared.answer`` for exclusive classes; of several
+findings, each is told as if it were the only one."
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from tiny_runs import tuning
+
+from confrere_client.data.catalog import catalog_of
+from confrere_client.data.images import Images
+from confrere_client.evaluation.federated import told
+from confrere_client.finetune.judge import Answers, Exam
+from confrere_client.source import Record
+from confrere_common.describe import MOST_TEXT
+from confrere_common.judged import read_evaluation
+from confrere_common.tally import step_of
+
+
+def exam(labels: list[str], patients: list[int], classes: list[str], kind: str) -> Exam:
+    pixels = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    records = [
+        Record(name=f"i{n}", decode=lambda: pixels[0], patient=f"p{p}", label=label)
+        for n, (label, p) in enumerate(zip(labels, patients, strict=True))
+    ]
+    images = Images(pixels=pixels, catalog=catalog_of(records), skipped=(), digest="")
+    run = tuning(classes=classes, knobs={"kind": kind})
+    every = np.arange(len(labels))
+    return Exam(run=run, images=images, learned=every[:0], asked=every, device=torch.device("cpu"))
+
+
+@given(seed=st.integers(0, 200), smallest=st.integers(2, 12))
+@settings(deadline=None, max_examples=25)
+def test_every_count_of_each_finding_is_of_enough_patients(seed: int, smallest: int) -> None:
+    generator = np.random.default_rng(seed)
+    names = generator.choice(["oedema", "effusion", "oedema|effusion", "none"], 90).tolist()
+    patients = generator.integers(0, 45, 90)
+    asked = exam(names, patients.tolist(), ["effusion", "oedema"], "multilabel")
+    scores = generator.random((90, 2))
+
+    plain = read_evaluation(told({"scores_NK": scores}, asked, smallest=smallest), 2, smallest)
+
+    for one in plain["tallies"]:
+        finding = ["effusion", "oedema"][one["kind"]]
+        has = np.array([finding in name for name in names])
+        step_N = step_of(scores[:, one["kind"]])
+        for cells, mine in ((one["positives"], has), (one["negatives"], ~has)):
+            for first, after, images in cells:
+                inside = mine & (first <= step_N) & (step_N < after)
+                assert images == inside.sum()
+                assert len(np.unique(patients[inside])) >= smallest
+
+
+def test_many_classes_are_told_in_larger_cells_rather_than_in_too_long_a_text() -> None:
+    classes = [f"c{n:02d}" for n in range(40)]
+    labels, patients = classes * 300, list(range(40 * 300))
+    scores = softmax(np.random.default_rng(0).normal(0, 3, (len(labels), 40)), axis=1)
+    answers: Answers = {"scores_NK": scores}
+
+    text = told(answers, exam(labels, patients, classes, "multiclass"), smallest=2)
+
+    assert len(text) <= MOST_TEXT
+    assert read_evaluation(text, 40, 2)["smallest"] > 2
+
+
+@pytest.mark.parametrize("smallest", [5, 30])
+def test_a_site_of_few_patients_tells_of_nothing(smallest: int) -> None:
+    asked = exam(["a"] * 4 + ["b"] * 4, list(range(8)), ["a", "b"], "multiclass")
+    answers: Answers = {"scores_NK": np.full((8, 2), 0.5)}
+
+    plain = read_evaluation(told(answers, asked, smallest=smallest), 2, smallest)
+
+    assert plain["tallies"] == []
