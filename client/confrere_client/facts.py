@@ -17,6 +17,7 @@ from torch import Tensor
 
 from confrere_common.errors import DataError
 from confrere_common.method import Method
+from confrere_common.parts.labels import numbered
 
 
 class Pixels(Protocol):
@@ -35,6 +36,15 @@ class Annotated(Pixels, Protocol):
 
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         """Return *kind* of images, as ``KNOWN`` has it, (B, ...); DataError where there is none."""
+
+
+@runtime_checkable
+class Classed(Annotated, Protocol):
+    """Stored images that know what their classes are called."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names that labels number."""
 
 
 @runtime_checkable
@@ -61,7 +71,10 @@ class Facts:
                 f"the method needs a {kind} with every image, and these have none: choose a "
                 "method that learns without, or a source that knows it."
             )
-        return images.known(kind, positions)
+        found = images.known(kind, positions)
+        if kind == "label" and model.class_names and isinstance(images, Classed):
+            return numbered(found, images.classes, model.class_names)
+        return found
 
     def _targets(self, images: Pixels) -> "_Targets":
         place = id(images)

@@ -58,6 +58,9 @@ class Method(nn.Module, ABC):
     kinds: int = 1
     """Classes that it tells apart, where it is told of any."""
 
+    class_names: tuple[str, ...] = ()
+    """What the run calls them, where it does: labels then come numbered so, at every site."""
+
     encoder: Encoder
 
     personal: frozenset[str] = frozenset()

@@ -49,8 +49,10 @@ def ways(_: Desk) -> Iterator[Way]:
             start = pretrained("derm", leaves_out=site) if warm else None
             start = replace(start, seed=0) if start is not None and site else start
             asked = f"unseen: {site}" if site else "seen sites"
+            plain = tuning("derm", 1.0, **knobs)
+            plain["data"] = {**plain["data"], "val_share": 0.15}
             yield Way(
-                data="derm", plain=tuning("derm", 1.0, **knobs), tuned="federated", start=start,
+                data="derm", plain=plain, tuned="federated", start=start,
                 leaves_out=site,
                 facts={"asked": asked, "start": "federated simclr" if warm else "scratch"},
             )  # fmt: skip

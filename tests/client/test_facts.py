@@ -19,6 +19,8 @@ from confrere_common.errors import DataError
 class Noted:
     """A method that counts how often it computes a target."""
 
+    class_names: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.calls = 0
 
@@ -43,6 +45,12 @@ class Labelled(Bare):
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         assert kind == "label"
         return torch.tensor(positions) % 2
+
+
+class Classes(Labelled):
+    """Images whose labels number these names; image i is of class i % 2."""
+
+    classes = ("benign", "malignant")
 
 
 def test_a_target_is_computed_once_for_each_image_and_stays_with_it() -> None:
@@ -95,3 +103,28 @@ def test_a_label_is_asked_of_the_images_and_its_absence_is_told() -> None:
     assert Facts().of("label", Labelled(), np.array([2, 3]), model).tolist() == [0, 1]
     with pytest.raises(DataError, match="needs a label with every image, and these have none"):
         Facts().of("label", Bare(), np.array([0]), model)
+
+
+@pytest.mark.parametrize(
+    ("named", "due"),
+    [
+        ((), [0, 1]),
+        (("benign", "malignant"), [0, 1]),
+        (("atypical", "malignant", "scar", "benign"), [3, 1]),
+    ],
+)
+def test_classes_are_numbered_as_the_run_names_them_whichever_a_site_has(
+    named: tuple[str, ...], due: list[int]
+) -> None:
+    model: Any = Noted()
+    model.class_names = named
+
+    assert Facts().of("label", Classes(), np.array([2, 3]), model).tolist() == due
+
+
+def test_a_class_that_the_run_does_not_name_is_told() -> None:
+    model: Any = Noted()
+    model.class_names = ("benign", "scar")
+
+    with pytest.raises(DataError, match="the first 'malignant'. The run names benign, scar: write"):
+        Facts().of("label", Classes(), np.array([0]), model)

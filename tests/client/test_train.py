@@ -14,7 +14,7 @@ from confrere_client.train import Place, Trained, Trainer
 from confrere_common.augment.pipeline import augmentation
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, TrainingError
-from confrere_common.method import METHODS
+from confrere_common.method import METHODS, OWN_FIGURES
 from confrere_common.model import build_model, load_weights, local_weights, shared_weights
 from confrere_common.weights import Weights
 
@@ -176,6 +176,18 @@ def test_a_round_tells_of_the_health_of_its_representation() -> None:
     metrics = first_round(tiny_run()).metrics
 
     assert {"rankme", "feature_std", "uniformity", "alignment"} < metrics.keys()
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_a_round_tells_the_figures_of_its_method_and_only_these(method: str) -> None:
+    if METHODS.member(method).wants:
+        assert not METHODS.member(method).figures  # facts are not at hand here
+        return
+
+    metrics = first_round(tiny_run(method)).metrics
+
+    assert {name for name in metrics if name in OWN_FIGURES} == {*METHODS.member(method).figures}
+    assert all(0 <= metrics[name] <= 1 for name in METHODS.member(method).figures)
 
 
 def test_a_rate_far_too_high_ends_the_round_with_advice() -> None:

@@ -139,8 +139,9 @@ class Worker:
         Of one model the site says one thing, however often it is asked and whoever came meanwhile:
         two answers might differ by a patient.
         """
-        if against_evaluation(policy, run, task.round):
-            raise ExchangeError("an evaluation was asked for that may not be")
+        if code := against_evaluation(policy, run, task.round):
+            self.tell(errand=plain["key"], refused=code)
+            return
         path = self.site.runs / plain["run_id"] / f"evaluation-{plain['key']}.json"
         if not path.exists():
             text = dump(run)

@@ -27,3 +27,8 @@ class Subset:
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         """Return what is known of images, (B, ...)."""
         return self.images.known(kind, self.rows[positions])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names that labels number."""
+        return self.images.catalog.classes

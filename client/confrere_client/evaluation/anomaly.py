@@ -132,7 +132,7 @@ def sweep(maps_NZYX: NDArray[Any], masks_NZYX: NDArray[Any]) -> Sweep:
     maps_NZYX, masks_NZYX = np.asarray(maps_NZYX, np.float64), np.asarray(masks_NZYX) > 0
     _must_fit(maps_NZYX, masks_NZYX)
     normal = maps_NZYX[~masks_NZYX]
-    limits_T = np.quantile(normal, 1 - ALARMS) if normal.size else np.full(len(ALARMS), np.inf)
+    limits_T = _limits(normal) if normal.size else np.full(len(ALARMS) + 1, np.inf)
     parts = [_swept(one, mask, limits_T) for one, mask in zip(maps_NZYX, masks_NZYX, strict=True)]
     alarms, hits, overlap, regions = zip(*parts, strict=True)
     inner = tuple(range(1, masks_NZYX.ndim))
@@ -145,6 +145,12 @@ def sweep(maps_NZYX: NDArray[Any], masks_NZYX: NDArray[Any]) -> Sweep:
         abnormal_N=abnormal_N,
         regions_N=np.asarray(regions, np.float64),
     )
+
+
+def _limits(normal_V: Floats) -> Floats:
+    """Return thresholds from just above all that is normal down to its lowest."""
+    above = np.nextafter(normal_V.max(), np.inf)
+    return np.append(above, np.quantile(normal_V, 1 - ALARMS))
 
 
 def _swept(

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confrere_client.ingest.finding.labels import pair
 from confrere_client.ingest.finding.told import tell
 from confrere_client.ingest.finding.walk import Found, walk
 from confrere_client.ingest.keeping.book import Book
@@ -26,6 +25,7 @@ from confrere_client.ingest.publish import publish
 from confrere_client.ingest.reader import READERS
 from confrere_client.ingest.working.desk import Bounds, Desk, Watch
 from confrere_client.ingest.working.look import look
+from confrere_client.ingest.working.pairing import pair
 from confrere_client.ingest.working.pool import Pool, Said
 from confrere_client.ingest.working.read import read_pending
 from confrere_common.errors import DataError
@@ -127,9 +127,12 @@ def _ours(order: Order) -> tuple[Path, Path]:
 def _must_fit(book: Book, order: Order, secret: bytes) -> None:
     """Refuse to mix two sizes, or two secrets, in one data set."""
     told = json.dumps({**_told_of(order), "secret": key_of(secret, "secret", "")}, sort_keys=True)
-    known = book.fact("order")
-    if known and known != told:
-        was = {key: value for key, value in json.loads(known).items() if key != "secret"}
+    known = json.loads(book.fact("order", "null"))
+    if known:  # knobs that are newer than the data set had what is now their default
+        known["shaping"] = {**_told_of(Order(sources=(), dataset=order.dataset))["shaping"],
+                            **known["shaping"]}
+    if known and json.dumps(known, sort_keys=True) != told:
+        was = {key: value for key, value in known.items() if key != "secret"}
         raise DataError(
             f"this data set was prepared otherwise: {json.dumps(was)}, or under another patient "
             "secret. Give the same options, or choose another --out."
@@ -180,7 +183,7 @@ def _turn(order: Order, book: Book, pool: Pool, secret: bytes, watch: Watch) -> 
     look(desk)
     gone = book.drop_gone([str(root) for root in roots])
     lost = tell(book, order.table, roots, order.table_knobs) if order.table else 0
-    pair(book)
+    pair(desk, by_name=order.shaping.label_maps)
     book.keep()
     read = read_pending(desk, order.plan, secret)
     shutil.rmtree(desk.unpacked, ignore_errors=True)

@@ -46,6 +46,10 @@ class Config:
     most_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
     """An image with a larger part of its values not finite is skipped; fewer become the darkest."""
 
+    label_maps: bool = True
+    """Look for label maps beside images, by name and content: they become masks of their images, or
+    are skipped. Off: what no table calls a mask is an image."""
+
     @field_validator("ct_windows")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:

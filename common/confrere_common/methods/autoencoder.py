@@ -3,16 +3,15 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D).
 """
 
-from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
-from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.bottleneck import Bottleneck, missed
 from confrere_common.section import section
 
 
@@ -42,14 +41,7 @@ class Autoencoder(Method):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        stride, channels = encoder.map_strides[-1], encoder.map_channels[-1]
-        voxels = stride ** len(encoder.size) * encoder.channels
-        code = max(1, min(channels, round(voxels / config.compression)))
-        convolution = nn.Conv3d if len(encoder.size) == 3 else nn.Conv2d
-        self.narrow = convolution(channels, code, 1)
-        sight = _Sight(size=encoder.size, map_channels=(code,), map_strides=(stride,))
-        # All that a decoder asks of an encoder is the shape of its maps.
-        self.decoder = Decoder(cast(Encoder, sight), encoder.channels, config.width)
+        self.decoder = Bottleneck(encoder, compression=config.compression, width=config.width)
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
@@ -61,24 +53,9 @@ class Autoencoder(Method):
         """Return the mean squared error over all voxels: 0 if painted exactly."""
         (images_BCZYX,) = views
         painted_BCZYX = self.paint(images_BCZYX)
-        return (painted_BCZYX - images_BCZYX.to(painted_BCZYX.dtype)).square().flatten(1).mean(1)
+        return missed(painted_BCZYX, images_BCZYX)
 
     def paint(self, images_BCZYX: Tensor) -> Tensor:
         """Return the images as they come back through the narrow map."""
-        painted_BCZYX: Tensor = self.decoder([self.code(images_BCZYX)])
-        return painted_BCZYX.to(torch.promote_types(painted_BCZYX.dtype, torch.float32))
-
-    def code(self, images_BCZYX: Tensor) -> Tensor:
-        """Return the narrow map: all that the decoder sees."""
-        # A ViT's map has its channels last: GroupNorm behind it could not be mapped over images.
-        narrow: Tensor = self.narrow(self.encoder.maps(images_BCZYX)[-1].contiguous())
-        return narrow
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sight:
-    """The shape of a single map."""
-
-    size: tuple[int, ...]
-    map_channels: tuple[int, ...]
-    map_strides: tuple[int, ...]
+        painted_BCZYX: Tensor = self.decoder(self.encoder.maps(images_BCZYX)[-1])
+        return painted_BCZYX

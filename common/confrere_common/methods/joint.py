@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
-from confrere_common.parts.bottleneck import Bottleneck
-from confrere_common.parts.labels import UNKNOWN, label_losses, must_be_classes
+from confrere_common.parts.bottleneck import Bottleneck, missed
+from confrere_common.parts.labels import Classes, count_of, label_losses, labelled, names_of
 from confrere_common.section import section
 
 
@@ -34,8 +34,9 @@ class Joint(Method):
     class Config:
         """The paper had 21 cell lines treated with 31 drugs."""
 
-        classes: Annotated[int, Field(ge=2)] = 2
-        """Classes over all sites, including those that a site does not have."""
+        classes: Classes = 2
+        """Names of the classes over all sites, as labels write them, such as [benign, malignant]: a
+        site may then lack some. Or how many there are, where every site has every class."""
 
         label_weight: Annotated[float, Field(ge=0)] = 1.0
         """Weight of the classification beside the painting; 0 is an autoencoder."""
@@ -51,17 +52,16 @@ class Joint(Method):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config = config
-        self.kinds = config.classes
+        self.kinds, self.class_names = count_of(config.classes), names_of(config.classes)
         self.encoder = encoder
         self.decoder = Bottleneck(encoder, compression=config.compression, width=config.width)
-        self.classifier = nn.Linear(encoder.width, config.classes)
+        self.classifier = nn.Linear(encoder.width, self.kinds)
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Return the augmented images, and labels that say that nothing is known of them."""
-        labels_B = torch.full((len(images_BCZYX),), UNKNOWN, device=images_BCZYX.device)
-        return augment(images_BCZYX, generator), labels_B
+        return labelled(images_BCZYX, (), augment, generator, self.kinds)
 
     def informed_views(
         self,
@@ -71,17 +71,13 @@ class Joint(Method):
         generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
         """Return the augmented images and their labels; DataError when one is no class."""
-        (labels_B,) = known
-        must_be_classes(labels_B, self.config.classes)
-        return augment(images_BCZYX, generator), labels_B
+        return labelled(images_BCZYX, known, augment, generator, self.kinds)
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return the mean squared error over all voxels plus the weighted class's cross-entropy."""
         images_BCZYX, labels_B = views
         coarsest_BMZYX = self.encoder.maps(images_BCZYX)[-1]
         painted_BCZYX: Tensor = self.decoder(coarsest_BMZYX)
-        missed_B = (
-            (painted_BCZYX - images_BCZYX.to(painted_BCZYX.dtype)).square().flatten(1).mean(1)
-        )
+        missed_B = missed(painted_BCZYX, images_BCZYX)
         named_B = label_losses(self.classifier(self.encoder.pool(coarsest_BMZYX)), labels_B)
         return missed_B + self.config.label_weight * named_B

@@ -4,15 +4,13 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), K classes.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
-from confrere_common.parts.labels import UNKNOWN, label_losses, must_be_classes
+from confrere_common.parts.labels import Classes, count_of, label_losses, labelled, names_of
 from confrere_common.section import section
 
 
@@ -31,21 +29,21 @@ class Weak(Method):
     class Config:
         """The paper had 21 cell lines treated with 31 drugs."""
 
-        classes: Annotated[int, Field(ge=2)] = 2
-        """Classes over all sites, including those that a site does not have."""
+        classes: Classes = 2
+        """Names of the classes over all sites, as labels write them, such as [benign, malignant]: a
+        site may then lack some. Or how many there are, where every site has every class."""
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
-        self.classes = self.kinds = config.classes
+        self.kinds, self.class_names = count_of(config.classes), names_of(config.classes)
         self.encoder = encoder
-        self.classifier = nn.Linear(encoder.width, config.classes)
+        self.classifier = nn.Linear(encoder.width, self.kinds)
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Return the augmented images, and labels that say that nothing is known of them."""
-        labels_B = torch.full((len(images_BCZYX),), UNKNOWN, device=images_BCZYX.device)
-        return augment(images_BCZYX, generator), labels_B
+        return labelled(images_BCZYX, (), augment, generator, self.kinds)
 
     def informed_views(
         self,
@@ -55,9 +53,7 @@ class Weak(Method):
         generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
         """Return the augmented images and their labels; DataError when one is no class."""
-        (labels_B,) = known
-        must_be_classes(labels_B, self.classes)
-        return augment(images_BCZYX, generator), labels_B
+        return labelled(images_BCZYX, known, augment, generator, self.kinds)
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return the cross-entropy of each image's class: 0 at best, and where it is unknown."""

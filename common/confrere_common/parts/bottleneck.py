@@ -35,9 +35,19 @@ class Bottleneck(nn.Module):
 
     def forward(self, coarsest_BMZYX: Tensor) -> Tensor:
         """Return images (B, C, [Z] Y X), at least in float32."""
-        # A ViT's map has its channels last; GroupNorm behind it could not be mapped over images.
-        painted_BCZYX: Tensor = self.decoder([self.narrow(coarsest_BMZYX.contiguous())])
+        painted_BCZYX: Tensor = self.decoder([self.passing(coarsest_BMZYX)])
         return painted_BCZYX.to(torch.promote_types(painted_BCZYX.dtype, torch.float32))
+
+    def passing(self, coarsest_BMZYX: Tensor) -> Tensor:
+        """Return the narrow map: all that the decoder sees."""
+        # A ViT's map has its channels last; GroupNorm behind it could not be mapped over images.
+        narrow: Tensor = self.narrow(coarsest_BMZYX.contiguous())
+        return narrow
+
+
+def missed(painted_BCZYX: Tensor, images_BCZYX: Tensor) -> Tensor:
+    """Return the mean squared error over all voxels of each image: 0 if painted exactly."""
+    return (painted_BCZYX - images_BCZYX.to(painted_BCZYX.dtype)).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True, kw_only=True)

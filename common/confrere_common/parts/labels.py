@@ -1,13 +1,17 @@
 """Classes that came with images, as methods learn from them.
 
-Every site counts its classes by itself (numbers in their order, else names by alphabet), so sites
-must write the same classes for a number to mean the same; a label that a site lacks altogether
-must not shift the others: give numbers where that can be.
+A run names its classes, or only counts them. Named, they mean the same everywhere, whichever of
+them a site has. Counted, each site numbers its own (numbers in their order, else names by
+alphabet), so a label that a site lacks altogether would shift the others.
 
-Shapes: B images, K classes.
+Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), K classes.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeAlias
+
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -16,13 +20,69 @@ from confrere_common.errors import DataError
 UNKNOWN = -1
 
 
+def _differing(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("name each class once")
+    return names
+
+
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Classes: TypeAlias = (
+    Annotated[int, Field(ge=2)]
+    | Annotated[tuple[Name, ...], Field(min_length=2), AfterValidator(_differing)]
+)
+"""Names of the classes over all sites, or how many there are."""
+
+
+def names_of(classes: Classes) -> tuple[str, ...]:
+    """Return the names of the classes; none where they are only counted."""
+    return () if isinstance(classes, int) else classes
+
+
+def count_of(classes: Classes) -> int:
+    """Return how many classes there are."""
+    return classes if isinstance(classes, int) else len(classes)
+
+
+def numbered(labels_B: Tensor, here: Sequence[str], names: Sequence[str]) -> Tensor:
+    """Return labels of a site, which number its own classes *here*, as the run numbers its *names*.
+
+    DataError when the site has a class that the run does not name.
+    """
+    odd = sorted(set(here) - set(names))
+    if odd:
+        raise DataError(
+            f"{len(odd)} classes of the images are none of the run's, the first '{odd[0]}'. The "
+            f"run names {', '.join(names)}: write the same names, or add to method.classes."
+        )
+    table = torch.tensor([*(names.index(name) for name in here), UNKNOWN])
+    return table.to(labels_B.device)[labels_B]
+
+
+def labelled(
+    images_BCZYX: Tensor,
+    known: Sequence[Tensor],
+    augment: Callable[[Tensor, torch.Generator], Tensor],
+    generator: torch.Generator,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the augmented images and their labels; where none are *known*, all are unknown.
+
+    DataError when one is no class.
+    """
+    nothing_B = torch.full((len(images_BCZYX),), UNKNOWN, device=images_BCZYX.device)
+    labels_B = known[0] if known else nothing_B
+    must_be_classes(labels_B, classes)
+    return augment(images_BCZYX, generator), labels_B
+
+
 def must_be_classes(labels_B: Tensor, classes: int) -> None:
     """Raise DataError when a label is beyond the classes that a run names."""
     highest = int(labels_B.max()) if labels_B.numel() else UNKNOWN
     if highest >= classes:
         raise DataError(
-            f"an image is of class {highest + 1}, and the run names {classes}: set method.classes "
-            "to how many there are over all sites."
+            f"an image is of class {highest + 1}, and the run has {classes}: set method.classes "
+            "to their names over all sites, or to how many there are."
         )
 
 

@@ -206,7 +206,8 @@ def stored(done: Finished) -> bytes:
 def loaded(path: Path) -> Finished | None:
     """Return a stored cell; None when there is none, or it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # From memory: of a torn file, numpy would leave the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             told = json.loads(str(kept["told"]))
             under = partial(_under, {name: kept[name] for name in kept.files})
             return Finished(

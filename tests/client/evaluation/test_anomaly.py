@@ -92,3 +92,46 @@ def test_maps_that_do_not_fit_or_are_broken_are_refused() -> None:
         anomaly.voxel_result(np.ones((1, 4, 4)), np.ones((2, 4, 4)))
     with pytest.raises(DataError, match="NaN or infinite"):
         anomaly.image_figures(np.array([np.nan, 1]), np.array([True, False]), np.arange(2))
+
+
+def test_a_sweep_gives_the_same_pro_and_area_as_all_thresholds_do() -> None:
+    generator = np.random.default_rng(1)
+    masks_NYX = np.zeros((6, 24, 24), np.int64)
+    masks_NYX[0, 2:9, 3:8] = masks_NYX[1, 15:20, 4:6] = masks_NYX[1, 1:3, 1:3] = 1
+    maps_NYX = generator.normal(size=masks_NYX.shape) + 1.5 * masks_NYX
+    once_1N = np.ones((1, 6))
+
+    found, due = anomaly.sweep(maps_NYX, masks_NYX), anomaly.voxel_result(maps_NYX, masks_NYX)
+
+    assert anomaly.pro(found, once_1N)[0] == pytest.approx(due.pro, abs=0.005)
+    assert anomaly.voxel_auroc(found, once_1N)[0] == pytest.approx(due.auroc, abs=0.005)
+
+
+def test_a_sweep_of_known_maps_has_known_figures() -> None:
+    masks_NYX = masked()
+    large_NYX = np.zeros((2, 5, 5))
+    large_NYX[0, :2, :2] = 1
+    weights_DN = np.array([[1.0, 1.0], [0.0, 1.0]])
+
+    perfect = anomaly.pro(anomaly.sweep(masks_NYX > 0, masks_NYX), weights_DN)
+    flat = anomaly.pro(anomaly.sweep(np.zeros((2, 5, 5)), masks_NYX), weights_DN)
+    large = anomaly.pro(anomaly.sweep(large_NYX, masks_NYX), weights_DN)
+
+    assert perfect[0] == pytest.approx(1)
+    assert flat[0] == pytest.approx(0.15)
+    assert large[0] == pytest.approx(0.575)
+    assert np.isnan(perfect[1])  # that draw holds no region
+
+
+def test_an_image_that_counts_twice_is_as_good_as_two() -> None:
+    generator = np.random.default_rng(2)
+    masks_NYX = np.zeros((3, 12, 12), np.int64)
+    masks_NYX[0, 2:6, 2:6] = masks_NYX[2, 8:10, 3:9] = 1
+    maps_NYX = generator.normal(size=masks_NYX.shape) + masks_NYX
+
+    # Of three images, the first again: by its weight, and as a fourth at the same thresholds.
+    found = anomaly.sweep(maps_NYX, masks_NYX)
+    again = anomaly.Sweep(**{k: v[[0, 1, 2, 0]] for k, v in vars(found).items()})
+
+    weighed = anomaly.pro(found, np.array([[2.0, 1.0, 1.0]]))
+    assert weighed == pytest.approx(anomaly.pro(again, np.ones((1, 4))))

@@ -29,7 +29,10 @@ def build(
 def test_as_many_numbers_pass_as_the_compression_leaves(
     kind: str, compression: float, channels: int
 ) -> None:
-    code = build(kind, compression=compression).code(torch.randn(2, 1, SIDE, SIDE))
+    autoencoder = build(kind, compression=compression)
+
+    coarsest = autoencoder.encoder.maps(torch.randn(2, 1, SIDE, SIDE))[-1]
+    code = autoencoder.decoder.passing(coarsest)
 
     assert code.shape == (2, channels, 4, 4)
 
@@ -46,7 +49,7 @@ def test_loss_is_the_mean_squared_error_of_what_comes_back() -> None:
 
 def test_only_the_narrow_map_reaches_the_decoder() -> None:
     autoencoder = build()
-    torch.nn.init.zeros_(autoencoder.narrow.weight)
+    torch.nn.init.zeros_(autoencoder.decoder.narrow.weight)
 
     one, two = autoencoder.paint(torch.randn(2, 1, SIDE, SIDE))
 

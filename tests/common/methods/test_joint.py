@@ -96,7 +96,7 @@ def test_only_so_many_numbers_pass(compression: float, passing: int) -> None:
 def test_a_class_that_the_run_does_not_name_is_told() -> None:
     joint = build()
 
-    with pytest.raises(DataError, match="of class 6, and the run names 3"):
+    with pytest.raises(DataError, match="of class 6, and the run has 3"):
         joint.informed_views(
             images_of(joint, 1), [torch.tensor([5])], lambda one, _: one, torch.Generator()
         )

@@ -66,7 +66,7 @@ def test_without_facts_nothing_is_known() -> None:
 
 
 def test_a_class_that_the_run_does_not_name_is_told() -> None:
-    with pytest.raises(DataError, match=r"of class 4, and the run names 3: set method.classes"):
+    with pytest.raises(DataError, match=r"of class 4, and the run has 3: set method.classes"):
         views_of(build(classes=3), 0, 3)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from confrere_client.ingest.keeping.book import Book, blob
-from confrere_client.sources.catalog import Catalog
 from confrere_common.errors import DataError
 
 log = getLogger(__name__)
@@ -79,6 +78,8 @@ def _column(
 
 
 def _records(table: Path, knobs: Mapping[str, Any]) -> Sequence[Any]:
+    from confrere_client.sources.catalog import Catalog  # loads torch: only where there is a table
+
     return Catalog(Catalog.Config(path=str(table.absolute()), **knobs), Path()).records()
 
 

@@ -57,9 +57,10 @@ def printed(path: Path | str) -> str:
 
 def _below(root: Path, barred: Above) -> Iterator[Found | Missed]:
     """Yield what lies at and below *root*; a stack, since folders may be thousands deep."""
-    left: list[tuple[Path, Above]] = [(root, barred)]
+    left: list[tuple[str, Above]] = [(str(root), barred)]  # text: a folder may hold a million names
     while left:
-        path, above = left.pop()
+        name, above = left.pop()
+        path = Path(name)
         try:
             known = path.stat()
             if not stat.S_ISDIR(known.st_mode):
@@ -75,7 +76,7 @@ def _below(root: Path, barred: Above) -> Iterator[Found | Missed]:
             yield Missed(place=str(path), kind=_reason(path, fault))
             continue
         inside = above | {here}
-        left += [(path / name, inside) for name in names if not name.startswith(".")]
+        left += [(os.path.join(path, one), inside) for one in names if not one.startswith(".")]  # noqa: PTH118
 
 
 def _file(path: Path, known: os.stat_result) -> Found | Missed:

@@ -45,11 +45,13 @@ CREATE TABLE IF NOT EXISTS told(
 CREATE INDEX IF NOT EXISTS told_mask ON told(mask);
 CREATE TABLE IF NOT EXISTS masks(place BLOB PRIMARY KEY, mask BLOB, how TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS masks_mask ON masks(mask);
+CREATE TABLE IF NOT EXISTS looked(file INTEGER PRIMARY KEY, size INT, mtime INT, labels TEXT);
 CREATE TEMP TABLE pending(
   first INT, grp BLOB, mark TEXT, files INT, PRIMARY KEY(first, grp)) WITHOUT ROWID;
 CREATE INDEX temp.pending_grp ON pending(grp);
 """
-"""masks: which image has which label map, and who says so. pending.first: number of the first file.
+"""masks: which image has which label map, and who says so; one that is its own has no image, and
+``how`` says why. looked.labels: labels, colour or '', for what is called a label map. pending.first: number of the first file.
 
 files.state: new, read, skipped, packed (an archive yet to be unpacked), archive."""
 
@@ -307,7 +309,8 @@ class Book:
         rows = self.run(
             "SELECT place, kind, detail FROM files WHERE kind != '' UNION ALL "
             "SELECT f.place, g.kind, g.detail FROM groups g JOIN parts p ON p.grp = g.grp "
-            "JOIN files f ON f.id = p.file WHERE g.state = 'skipped'"
+            "JOIN files f ON f.id = p.file WHERE g.state = 'skipped' UNION ALL "
+            "SELECT place, how, '' FROM masks WHERE place = mask"
         )
         for place, kind, detail in rows:
             yield text_of(place), kind, detail or ""

@@ -166,7 +166,7 @@ def _group(book: Book, name: bytes, rows: list[tuple[Any, ...]], masked: bool) -
     if len(rows) > 1:
         rows.sort(key=lambda row: (json.loads(row[3]), row[6], row[0]))
     mask = book.run(_MASK, (rows[0][0],)).fetchone() if masked else None
-    told = _mask(book, mask[0]) if mask else None
+    told = mask_parts(book, mask[0]) if mask else None
     return Group(
         name=name,
         mark=rows[0][11],
@@ -182,7 +182,8 @@ def _group(book: Book, name: bytes, rows: list[tuple[Any, ...]], masked: bool) -
     )
 
 
-def _mask(book: Book, file: int) -> dict[str, Any]:
+def mask_parts(book: Book, file: int) -> dict[str, Any]:
+    """Return reader and parts of a file that is, or may be, a mask."""
     rows = book.run(_OF_FILE, (file,)).fetchall()
     return {"reader": rows[0][2], "parts": [_part(b"mask", row) for row in rows]}
 

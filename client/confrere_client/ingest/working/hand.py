@@ -26,7 +26,14 @@ from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Part, Reader, Skipped
 from confrere_client.ingest.working.facts import facts_of
 from confrere_client.ingest.working.lettering import may_hold_text, without_text
-from confrere_client.ingest.working.masks import MISFIT, fit_mask, read_mask
+from confrere_client.ingest.working.masks import (
+    LABELS,
+    MISFIT,
+    fit_mask,
+    is_label_map,
+    kind_of_labels,
+    read_mask,
+)
 from confrere_client.ingest.working.mouth import Mouth
 
 Said = dict[str, Any]
@@ -35,6 +42,9 @@ PARENT_DIED = 1
 
 ROOM_BYTES = 6 << 30
 """Address space beside what pixels need: libraries map far more than they use."""
+
+UNTOLD = ("nifti", "volume")
+"""Readers of files that do not say themselves whether they hold an image or labels."""
 
 COPIES = 6
 """How many times the pixels of one exam may stand in memory (decoded, scaled, resampled)."""
@@ -76,7 +86,8 @@ def main() -> None:
 
 def answers(ask: Said, work: Work) -> Iterator[Said]:
     """Yield what is to be said of one task; the last is done, skip or disk."""
-    task = {"index": _index, "unpack": _unpack, "load": _load}[ask["do"]]
+    tasks = {"index": _index, "unpack": _unpack, "labels": _labels, "load": _load}
+    task = tasks[ask["do"]]
     mark = work.shelf.mark
     try:
         yield from task(ask, work)
@@ -166,6 +177,12 @@ def _unpack(ask: Said, work: Work) -> Iterator[Said]:
                 yield {"found": item.place, "path": str(item.path), "size": item.size}
 
 
+def _labels(ask: Said, work: Work) -> Iterator[Said]:
+    """Say whether what is called a label map is one."""
+    reader = work.readers[ask["reader"]]
+    yield {"labels": kind_of_labels(reader, _parts(ask["parts"]), work.options)}
+
+
 def _load(ask: Said, work: Work) -> Iterator[Said]:
     """Put the pixels of each exam of a group in place; say where, and what is known of them."""
     parts = _parts(ask["parts"])
@@ -177,9 +194,13 @@ def _load(ask: Said, work: Work) -> Iterator[Said]:
     for exam in work.readers[ask["reader"]].load(parts, options):
         found += 1
         try:
+            if work.shaping.label_maps and ask["reader"] in UNTOLD and is_label_map(exam.pixels[0]):
+                raise Skipped(LABELS, "by its content")
             yield {"exam": _keep(exam, about, work)}
-        except Skipped as fault:  # the other exams of the file may do
-            yield {"unfit": fault.kind}
+        except Skipped as fault:
+            if fault.kind == LABELS:
+                raise
+            yield {"unfit": fault.kind}  # the other exams of the file may do
     if not found:
         raise Skipped("no pixel data")
 

@@ -15,6 +15,12 @@ from confrere_client.data.decode import FORMATS
 from confrere_client.ingest.reader import Part, Reader
 
 MISFIT = "mask does not fit its image"
+LABELS = "label map without an image"
+MOST_CLASSES, MOST_COLOURS = 256, 32
+MOST_CHANGES = 0.35
+"""Of neighbours along a row, one of them at least of a class, so many may differ."""
+
+SAMPLE = 4096
 
 
 def read_mask(reader: Reader, parts: Sequence[Part], options: Mapping[str, Any]) -> Any:
@@ -42,6 +48,43 @@ def fit_mask(mask_S: Any, source: tuple[int, ...], crop: Any, shape: tuple[int, 
         for new, old in zip(shape, cut.shape, strict=True)
     ]
     return np.ascontiguousarray(cut[np.ix_(*picks)])
+
+
+def kind_of_labels(reader: Reader, parts: Sequence[Part], options: Mapping[str, Any]) -> str:
+    """Return 'labels' for a label map, 'colour' for one whose classes are colours, else ''."""
+    if reader.last_resort:
+        values = _stored(parts[0].file)
+        if values.ndim == 3:
+            return "colour" if _few_colours(values) else ""
+    else:
+        exams = list(reader.load(parts, options))
+        if len(exams) != 1 or exams[0].pixels.shape[0] != 1:
+            return ""
+        values = exams[0].pixels[0]
+    return "labels" if is_label_map(values) else ""
+
+
+def is_label_map(values_S: NDArray[Any]) -> bool:
+    """Say whether values are classes: few whole numbers, and neighbours are mostly of one class.
+
+    A heuristic: an image of few grey levels in flat areas (a drawing, a thresholded scan) passes.
+    """
+    some = values_S.reshape(-1)[:: max(1, values_S.size // SAMPLE) | 1]
+    if len(np.unique(some)) > MOST_CLASSES or (labels := _labels(values_S)) is None:
+        return False
+    classes = np.count_nonzero(np.bincount(labels.reshape(-1)))
+    if classes < 2 or classes > MOST_CLASSES:
+        return False
+    left, right = labels[..., :-1], labels[..., 1:]
+    inside = np.count_nonzero(left | right)
+    changes = np.count_nonzero(left != right)
+    return bool(classes == 2 or (inside and changes <= MOST_CHANGES * inside))
+
+
+def _few_colours(values_YXC: NDArray[Any]) -> bool:
+    flat = values_YXC.reshape(-1, values_YXC.shape[-1])
+    some = flat[:: max(1, len(flat) // SAMPLE) | 1]
+    return len(np.unique(some, axis=0)) <= MOST_COLOURS
 
 
 def _labels(values: NDArray[Any]) -> Any:

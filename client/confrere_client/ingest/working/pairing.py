@@ -1,0 +1,107 @@
+"""Label maps beside images: found by name, sure by content, kept as masks; else skipped and said."""
+
+from collections.abc import Iterator
+
+from confrere_client.ingest.finding.labels import Wanted, wanted_by
+from confrere_client.ingest.keeping.book import Book, blob, text_of
+from confrere_client.ingest.keeping.groups import mask_parts
+from confrere_client.ingest.working.desk import Desk
+from confrere_client.ingest.working.look import BYTES_A_SECOND
+from confrere_client.ingest.working.masks import LABELS
+from confrere_client.ingest.working.pool import Task
+
+READERS = ("nifti", "volume", "picture")
+"""Those of files that label maps are kept in; DICOM says itself what is a segmentation."""
+
+TABLE, NAME, CONTENT = "table", "name", "content"
+"""Who says whose label map it is: masks.how."""
+
+MOST_IMAGES = 16
+"""Images that one label map may serve."""
+
+_CANDIDATES = """
+SELECT f.id, f.place, f.size, f.mtime, l.labels FROM files f LEFT JOIN looked l ON l.file = f.id
+AND l.size = f.size AND l.mtime = f.mtime
+WHERE f.state = 'read' AND f.reader IN (?, ?, ?) AND f.id > ?
+AND NOT EXISTS (SELECT 1 FROM told t WHERE t.place = f.place)
+AND NOT EXISTS (SELECT 1 FROM masks m WHERE m.mask = f.place) ORDER BY f.id LIMIT 1000
+"""
+
+
+def pair(desk: Desk, by_name: bool) -> None:
+    """Note which image has which label map: what the table says and, if *by_name*, what names say.
+
+    A label map of no image, or of one that has another, stands for its own (``place`` is ``mask``):
+    it is no image, and its row says why.
+    """
+    book = desk.book
+    book.run("DELETE FROM masks WHERE how != ?", (CONTENT,))
+    gone = "SELECT 1 FROM files f WHERE f.state = 'read' AND f.place = masks"
+    book.run(f"DELETE FROM masks WHERE NOT EXISTS ({gone}.mask) OR NOT EXISTS ({gone}.place)")  # noqa: S608
+    book.run(
+        "INSERT OR REPLACE INTO masks SELECT place, mask, ? FROM told WHERE mask != x''", (TABLE,)
+    )
+    if not by_name:
+        return
+    _look(desk)
+    for _, place, *_, labels in list(_candidates(book)):
+        if labels:
+            _join(book, text_of(place), labels)
+
+
+def _candidates(book: Book) -> Iterator[tuple[int, bytes, int, int, str | None]]:
+    """Yield the files that are called as label maps are, and what is known of their content."""
+    last = 0
+    while rows := book.run(_CANDIDATES, (*READERS, last)).fetchall():
+        yield from (row for row in rows if wanted_by(text_of(row[1])))
+        last = rows[-1][0]
+
+
+def _look(desk: Desk) -> None:
+    """Have workers see whether what is called a label map is one."""
+    book = desk.book
+    asked = {row[0]: row for row in _candidates(book) if row[4] is None}
+
+    def tasks() -> Iterator[Task]:
+        for file, row in asked.items():
+            told = mask_parts(book, file)
+            limit_s = desk.bounds.file_s + row[2] / BYTES_A_SECOND
+            nbytes = sum(part["nbytes"] for part in told["parts"])
+            ask = {"do": "labels", "id": file, **told}
+            if nbytes <= desk.bounds.exam_bytes:
+                yield Task(ask=ask, limit_s=limit_s, nbytes=nbytes)
+
+    done = 0
+    for task, said in desk.pool.carry_out(tasks()):
+        if "labels" in said:
+            file, _, size, mtime, _ = asked[task.ask["id"]]
+            values = (file, size, mtime, said["labels"])
+            book.run("INSERT OR REPLACE INTO looked VALUES (?, ?, ?, ?)", values)
+        else:
+            done += 1
+            desk.watch("label maps", done, len(asked))
+            desk.keep_sometimes()
+
+
+def _join(book: Book, place: str, labels: str) -> None:
+    """Note the images of one label map; without any, why it is none itself."""
+    images = [one for wanted in wanted_by(place) for one in _images(book, wanted) if one != place]
+    if labels == "labels":
+        for image in dict.fromkeys(images):
+            book.run("INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", (blob(image), blob(place), NAME))
+        if book.run("SELECT 1 FROM masks WHERE mask = ?", (blob(place),)).fetchone():
+            return
+    why = LABELS
+    if images:
+        why = "another label map of its image" if labels == "labels" else "label map in colour"
+    book.run("INSERT OR REPLACE INTO masks VALUES (?, ?, ?)", (blob(place), blob(place), why))
+
+
+def _images(book: Book, wanted: Wanted) -> list[str]:
+    low = blob(f"{wanted.folder}/{wanted.stem}")
+    rows = book.run(
+        "SELECT place FROM files f WHERE place >= ? AND place < ? AND state = 'read' "
+        "AND NOT EXISTS (SELECT 1 FROM looked l WHERE l.file = f.id AND l.labels != '') LIMIT ?",
+        (low, low + b"\xff", 4 * MOST_IMAGES),
+    )
+    return [one for (kept,) in rows if wanted.fits(one := text_of(kept))][:MOST_IMAGES]

@@ -1,0 +1,206 @@
+"""A model is scored in a hospital's worker: counts of enough patients lie leave, or none."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from served import enrolled, make_study, served
+from tiny_runs import ENCODERS
+
+from confrere_client.daemon.errand import Errand, errand_key, spool
+from confrere_client.daemon.lessons import shelf
+from confrere_client.daemon.outbox import Outbox
+from confrere_client.daemon.worker import Worker
+from confrere_client.hospital.registry import add
+from confrere_client.hospital.site import SiteFolder
+from confrere_common.config import Run
+from confrere_common.exchange import Task, Update
+from confrere_common.judged import read_evaluation
+from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
+from confrere_common.model import build_model, shared_weights
+
+CLASSES = 2
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SiteFolder:
+    with served(make_study(tmp_path / "study")) as server:
+        found = enrolled(server.workspace, tmp_path / "site", "north", "{min_images: 4}")
+    paint(found.folder / "scans.npz")
+    add(found.folder, "ward", found.folder / "scans.npz", one_image_per_patient=True)
+    return found
+
+
+def paint(path: Path, count: int = 120, **more: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 16, 16), dtype=np.uint8)
+    labels = np.array(["a", "b"])[np.arange(count) % 2]
+    np.savez(path, **{"train_images": pixels, "train_labels": labels, **more})
+
+
+def asking(**finetune: Any) -> Run:
+    plain = {
+        "name": "tuned",
+        "stage": "finetune",
+        "data": {"source": "site", "image_px": 16, "channels": 1, "dims": 2},
+        "encoder": ENCODERS["resnet"],
+        "train": {"batch": 8, "steps_per_round": 1, "device": "cpu"},
+        "federation": {"rounds": 2},
+        "finetune": {"classes": ["a", "b"], **finetune},
+    }
+    return parse_run(plain, COMMON_FAMILIES)
+
+
+def errand(site: SiteFolder, run: Run, round: int = 2, *, evaluate: bool = True) -> Errand:
+    weights = shared_weights(build_model(run, seed=0))
+    task = Task(run=dump(run), round=round, seed=0, weights=weights, evaluate=evaluate)
+    return spool(site.folder / "spool", "run-1", task, errand_key("run-1", task))
+
+
+def told(site: SiteFolder, asked: Errand) -> dict[str, object]:
+    said = io.StringIO()
+    Worker(site, said).serve(iter([json.dumps(asked.as_dict())]))
+    last: dict[str, object] = json.loads(said.getvalue().splitlines()[-1])
+    return last
+
+
+def kept(site: SiteFolder, asked: Errand) -> Update:
+    update = Outbox(folder=site.outbox, key=site.outbox_key()).get(asked.key)
+    assert isinstance(update, Update)
+    return update
+
+
+def counts(update: Update) -> list[int]:
+    plain = read_evaluation(update.description, CLASSES, 2)
+    return [n for one in plain["tallies"] for s in ("positives", "negatives") for *_, n in one[s]]
+
+
+def test_counts_lie_in_the_outbox_and_nothing_else(site: SiteFolder) -> None:
+    asked = errand(site, asking())
+
+    said = told(site, asked)
+
+    update = kept(site, asked)
+    assert said == {"errand": asked.key, "done": True}
+    assert (update.delta, update.metrics, update.round) == ({}, {}, 2)
+    assert min(counts(update)) >= 10
+    assert sum(counts(update)) == 30  # a quarter of each class
+
+
+def test_the_hospital_s_own_limit_holds_whatever_the_run_says(site: SiteFolder) -> None:
+    site.policy.write_text("{min_images: 4, min_cell: 14}")
+    asked = errand(site, asking(evaluation={"min_cell": 2}))
+
+    told(site, asked)
+
+    assert min(counts(kept(site, asked))) >= 14
+
+
+@pytest.mark.parametrize("line", ["evaluation: false", "require_secure_aggregation: true"])
+def test_a_policy_that_lets_no_counts_leave_is_kept_by_the_worker_too(
+    site: SiteFolder, line: str
+) -> None:
+    site.policy.write_text(f"min_images: 4\n{line}\n")
+    asked = errand(site, asking())
+
+    said = told(site, asked)
+
+    assert said["refused"] == "policy-evaluation"
+    assert Outbox(folder=site.outbox, key=site.outbox_key()).get(asked.key) is None
+
+
+@pytest.mark.parametrize("run", [asking(), asking(evaluation=None)])
+def test_a_model_is_scored_only_when_the_run_said_so(site: SiteFolder, run: Run) -> None:
+    assert told(site, errand(site, run, round=1))["refused"] == "not-approved"
+
+
+def test_of_one_model_the_site_says_one_thing_though_a_patient_came(site: SiteFolder) -> None:
+    asked = errand(site, asking())
+    told(site, asked)
+    first = kept(site, asked).description
+
+    paint(site.folder / "scans.npz", count=128)
+    (site.folder / "cache").rename(site.folder / "older")
+    shelf.cache_clear()
+    told(site, errand(site, asking()))
+
+    assert kept(site, asked).description == first
+
+
+def test_nobody_who_is_scored_was_learned_from(site: SiteFolder) -> None:
+    lent = shelf(site.folder, dump(asking()), None)
+
+    assert set(lent.asked) == set(lent.held)
+    assert len(lent.held) == 30
+
+
+def test_images_that_the_source_marks_as_test_are_scored_and_all_others_learned_from(
+    site: SiteFolder,
+) -> None:
+    pixels = np.zeros((24, 16, 16), np.uint8)
+    more = {"test_images": pixels, "test_labels": np.array(["a", "b"] * 12)}
+    paint(site.folder / "split.npz", **more)
+    (site.folder / "data.yaml").unlink()
+    add(site.folder, "ward", site.folder / "split.npz", one_image_per_patient=True)
+
+    lent = shelf(site.folder, dump(asking()), None)
+
+    assert len(lent.held) == 0
+    assert (len(lent.images), len(lent.asked)) == (120, 24)
+
+
+def test_images_of_patients_who_are_not_known_are_not_counted(site: SiteFolder) -> None:
+    text = (site.folder / "data.yaml").read_text()
+    plain = yaml.safe_load(text)
+    plain["ward"] |= {"one_image_per_patient": False}
+    (site.folder / "data.yaml").write_text(yaml.safe_dump(plain))
+
+    assert told(site, errand(site, asking()))["refused"] == "nothing-to-score"
+
+
+def test_a_head_that_stays_at_its_site_is_the_one_that_is_scored(site: SiteFolder) -> None:
+    run = asking(head="local")
+    before = told(site, errand(site, run))
+    for round in (1, 2):
+        told(site, errand(site, run, round, evaluate=False))
+
+    asked = errand(site, run)
+    after = told(site, asked)
+
+    assert before["refused"] == "nothing-to-score"
+    assert after == {"errand": asked.key, "done": True}
+
+
+def test_a_site_without_labels_says_so_and_trains_nothing(site: SiteFolder) -> None:
+    pixels = np.zeros((24, 16, 16), np.uint8)
+    np.savez(site.folder / "scans.npz", train_images=pixels)
+
+    said = told(site, errand(site, asking(), 1, evaluate=False))
+
+    assert said["refused"] == "no-labels"
+
+
+def test_a_site_whose_labels_are_others_says_so(site: SiteFolder) -> None:
+    said = told(site, errand(site, asking(classes=["a", "c"]), 1, evaluate=False))
+
+    assert said["refused"] == "other-classes"
+
+
+def test_scoring_leaves_no_trace_in_what_is_trained_next(site: SiteFolder) -> None:
+    run = asking(evaluation={"every": 1})
+    plain = errand(site, run, 2, evaluate=False)
+    told(site, plain)
+    alone = kept(site, plain).delta
+    Outbox(folder=site.outbox, key=site.outbox_key()).drop_all_but("")
+    for state in (site.runs / "run-1").glob("state*"):
+        state.unlink()
+
+    told(site, errand(site, run, 1))
+    told(site, errand(site, run, 2, evaluate=False))
+
+    again = kept(site, plain).delta
+    assert all(torch.equal(again[name], alone[name]) for name in alone)

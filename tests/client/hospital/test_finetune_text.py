@@ -1,0 +1,87 @@
+"""A doctor reads that labels are used, what leaves of encoder and head, and what of scores."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from tiny_runs import tuning
+
+from confrere_client.hospital.plan import Plan
+from confrere_client.hospital.plan_text import summary
+from confrere_client.hospital.policy import Policy, judge
+from confrere_client.hospital.registry import Registered
+from confrere_common.config import Run
+from confrere_common.family import Named
+from confrere_common.loading import dump
+from confrere_common.proposal import Proposal
+
+NOON = datetime(2026, 3, 1, 12)  # noqa: DTZ001  (local time)
+DATA = {
+    "derm": Registered(
+        name="derm", source=Named(name="npz", knobs={"path": "x"}), images=60, patients=40
+    )
+}
+
+
+def asking(**finetune: object) -> Run:
+    run = tuning(**finetune)
+    source = Named(name="site", knobs={"dataset": "derm"})
+    return replace(run, data=replace(run.data, source=source))
+
+
+def plan_of(run: Run) -> Plan:
+    proposal = Proposal(
+        run_id="r1", study="eyes", run=dump(run), code="ab" * 32, sites=3,
+        bytes_down=9, bytes_up=9, seed=0,
+    )  # fmt: skip
+    return Plan(proposal=proposal, received="2026-03-01T12:00:00+00:00")
+
+
+def rows_of(run: Run, policy: Policy | None = None) -> dict[str, str]:
+    return dict(summary(plan_of(run), policy or Policy(), DATA, now=NOON))
+
+
+def test_labels_classes_head_and_scores_are_named() -> None:
+    rows = rows_of(asking(start_digest="7" * 64, labels=0.1, evaluation={"every": 3}))
+
+    assert rows["stage"].startswith("finetune: your labels are used")
+    assert rows["labels used"].startswith("0.1 (a share of each class); classes: a, b, c.")
+    assert rows["starts from"] == "an encoder with the SHA-256 7777777777777777..."
+    assert rows["head"] == "leaves too."
+    assert "weights of encoder and head" in rows["leaves, each round"]
+    assert "after every 3 rounds and the last" in rows["leaves, of scores"]
+    assert "cells of 10 patients" in rows["leaves, of scores"]
+    assert rows["held out"].endswith("25% of each class's patients, who are not trained on")
+    assert "each one's label" in rows["stays"]
+
+
+def test_a_head_that_stays_is_said_to_stay() -> None:
+    rows = rows_of(asking(head="local"))
+
+    assert rows["head"].startswith("stays here")
+    assert "weights of the encoder (" in rows["leaves, each round"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "run", "said"),
+    [
+        (Policy(min_cell=25), asking(), "cells of 25 patients"),
+        (Policy(evaluation=False), asking(), "nothing: your policy"),
+        (Policy(require_secure_aggregation=True), asking(), "nothing: your policy"),
+        (Policy(), asking(evaluation=None), "nothing: the run asks for no evaluation"),
+    ],
+)
+def test_the_policy_s_word_on_scores_is_the_last(policy: Policy, run: Run, said: str) -> None:
+    assert said in rows_of(run, policy)["leaves, of scores"]
+
+
+def test_a_policy_without_the_stage_refuses_it() -> None:
+    run = asking()
+    plan = plan_of(run)
+
+    verdict = judge(
+        Policy(stages=("pretrain",)), plan.proposal, run, data_sets=DATA, now=NOON.astimezone()
+    )
+
+    assert (verdict.state, verdict.codes[0]) == ("refused", "policy-stage")
+    assert "The stage is 'finetune'; your policy allows pretrain." in verdict.sentences

@@ -1,0 +1,236 @@
+"""An evaluation from run file to report: every part, what is kept, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from confrere_common.errors import CheckpointError, ConfigError
+from confrere_deploy.evaluation.carry import carry_out
+from confrere_deploy.evaluation.contestants import contestants, names_of
+from confrere_deploy.evaluation.wishes import Wishes, labels_in
+from confrere_deploy.study.options import Options
+
+RUN: dict[str, Any] = {
+    "name": "tiny",
+    "stage": "finetune",
+    "data": {
+        "source": {"name": "catalog", "path": "table.csv"},
+        "image_px": 16,
+        "channels": 1,
+        "val_share": 0.3,
+    },
+    "encoder": {"name": "resnet", "width": 8, "stem": "small"},
+    "augment": {"modality": "microscopy"},
+    "train": {"batch": 8, "steps_per_round": 2, "device": "cpu"},
+    "federation": {"rounds": 1},
+    "finetune": {"task": "classification"},
+}
+
+
+def paint(folder: Path, patients: int = 72) -> Path:
+    """Write stripes of two directions, a patient an image, with sites, sexes and ages."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:16, :16]
+    lines = ["path,patient,site,label,sex,age"]
+    for number in range(patients):
+        kind = number % 2
+        wave = 128 + 60 * np.sin(0.9 * (x if kind else y)) + generator.normal(0, 20, (16, 16))
+        Image.fromarray(wave.clip(0, 255).astype(np.uint8)).save(folder / f"i{number}.png")
+        site, sex = f"site-{number // 2 % 2}", "FM"[number // 3 % 2]
+        lines.append(f"i{number}.png,p{number},{site},{'ab'[kind]},{sex},{20 + number % 60}")
+    (folder / "table.csv").write_text("\n".join(lines))
+    return written(folder, RUN)
+
+
+def written(folder: Path, plain: dict[str, Any]) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def evaluated(
+    run_file: Path, out: Path, *encoders: Path, resume: bool = False, **wishes: Any
+) -> dict[str, Any]:
+    """Carry out an evaluation and return its report as JSON has it."""
+    plain = yaml.safe_load(run_file.read_text())
+    found = contestants(plain, encoders, str(run_file))
+    options = Options(folder=run_file.parent, out=out, resume=resume, resources={})
+    carry_out(found, Wishes(encoders=encoders, **wishes), options, Console(quiet=True))
+    report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
+    return report
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which everything was evaluated once."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    curve = labels_in("2 per class, 1.0")
+    evaluated(
+        paint(folder), folder / "out", curve=curve, leave_one_site_out=True, robustness=True,
+        smallest=3,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def report(done: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((done / "out/report.json").read_bytes())
+    return found
+
+
+def test_arms_stand_beside_each_other_on_the_same_patients(report: dict[str, Any]) -> None:
+    assert set(report["arms"]) == {"scratch", "random, frozen"}
+    assert {"auc", "brier", "recall of a"} <= report["arms"]["scratch"]["figures"].keys()
+    assert any("No encoder was given" in said for said in report["warnings"])
+
+
+def test_the_curve_has_fewest_labels_first_and_every_arm(report: dict[str, Any]) -> None:
+    few, many = report["curve"]
+
+    assert (few["labels"], many["labels"]) == ("2 per class", "1.0")
+    assert few["patients"] == 4 < many["patients"]
+    assert set(few["arms"]) == set(many["arms"]) == {"scratch", "random, frozen"}
+    assert many["arms"]["scratch"] == report["arms"]["scratch"]["figures"]["auc"]
+
+
+def test_each_site_is_tested_on_what_others_taught_and_on_what_it_taught(
+    report: dict[str, Any],
+) -> None:
+    assert [site["site"] for site in report["unseen"]] == ["site-0", "site-1"]
+    for site in report["unseen"]:
+        arm = site["arms"]["scratch"]
+        assert {"unseen", "seen", "own", "loss"} <= arm.keys()
+        assert arm["loss"]["mean"] == pytest.approx(arm["seen"]["mean"] - arm["unseen"]["mean"])
+
+
+def test_worse_images_are_asked_at_five_severities(report: dict[str, Any]) -> None:
+    (found,) = report["robustness"]
+
+    assert set(found["curves"]) == {"grain", "blur", "contrast", "gamma", "resolution", "jpeg"}
+    assert {len(curve) for curve in found["curves"].values()} == {6}
+    assert found["curves"]["blur"][0] == report["arms"]["scratch"]["figures"]["auc"]
+
+
+def test_confidence_is_told_before_and_after_a_temperature(report: dict[str, Any]) -> None:
+    (found,) = report["calibration"]
+
+    assert found["before"].keys() == found["after"].keys() == {"ece", "adaptive_ece", "brier"}
+    assert sum(bar["images"] for bar in found["bars_before"]) == report["data"]["test_images"]
+    assert all(0.05 <= value <= 20 for value in found["temperatures"])
+
+
+def test_groups_are_those_that_the_catalog_knows(report: dict[str, Any]) -> None:
+    found = {one["factor"]: one for one in report["factors"]}
+
+    assert set(found) == {"site", "sex", "age"}
+    assert set(found["sex"]["figures"]) == {"female", "male"}
+    assert found["site"]["evenness"]["worst"] in ("site-0", "site-1")
+    assert all(count >= 3 for one in found.values() for count in one["patients"].values())
+
+
+def test_the_report_holds_no_image_and_the_pictures_say_what_they_are(done: Path) -> None:
+    page, pictures = ((done / f"out/{name}.html").read_text() for name in ("report", "pictures"))
+
+    assert "data:image" not in page
+    assert "pictures.html" in page
+    assert page.count("<svg") == 6
+    assert pictures.count("data:image/png") >= 8
+    assert "do not pass it on" in pictures
+    assert "i3.png" not in page + pictures  # names of files may be names of patients
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
+
+
+def test_only_what_is_not_finished_is_done_again(tmp_path: Path) -> None:
+    run_file, out = paint(tmp_path), tmp_path / "out"
+    whole = evaluated(run_file, out, curve=labels_in("2 per class"), pictures=False)
+    before = stamps(out)
+    torn, gone = sorted(name for name in before if name.startswith("scratch"))[:2]
+    (out / "cells" / torn).write_bytes((out / "cells" / torn).read_bytes()[:40])
+    (out / "cells" / gone).unlink()
+
+    again = evaluated(run_file, out, curve=labels_in("2 per class"), pictures=False, resume=True)
+
+    after = stamps(out)
+    assert {name for name in before if before[name] != after[name]} == {torn, gone}
+    assert again["arms"] == whole["arms"]
+    assert again["curve"] == whole["curve"]
+    assert again["cost"]["sessions"] == 2
+    assert not list((out / "work").iterdir())
+
+
+def test_a_given_encoder_meets_scratch_and_itself_frozen_by_paired_differences(
+    done: Path, tmp_path: Path
+) -> None:
+    from confrere_common.loading import parse_run
+    from confrere_deploy.families import ALL_FAMILIES
+    from confrere_deploy.study import tune
+
+    plain = {**RUN, "floors": "none"}
+    options = Options(folder=done, out=tmp_path / "north", resources={})
+    tune.carry_out(parse_run(plain, ALL_FAMILIES), options, Console(quiet=True), alone=True)
+
+    report = evaluated(done / "run.yaml", tmp_path / "out", tmp_path / "north", pictures=False)
+
+    assert list(report["arms"]) == ["north", "scratch", "north, frozen", "random, frozen"]
+    assert [gap["theirs"] for gap in report["gaps"]] == [
+        "scratch", "north, frozen", "random, frozen"
+    ]  # fmt: skip
+    assert len(report["encoders"]["north"]) == 64
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    run_file = paint(tmp_path)
+    plain = {**RUN, "train": {**RUN["train"], "batch": 0}}
+    encoders = [tmp_path / "none", tmp_path / "absent.safetensors"]
+
+    with pytest.raises(ConfigError) as told:
+        contestants(plain, encoders, str(run_file))
+
+    assert len(told.value.faults) >= 3
+    assert "batch" in str(told.value)
+    assert "absent" in str(told.value)
+
+
+def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    run_file = paint(tmp_path)
+    table = tmp_path / "table.csv"
+    table.write_text(table.read_text().replace("site-1", "site-0"))
+    private = {**RUN, "privacy": {"epsilon": 8, "delta": 1e-3}}
+    private["finetune"] = {"task": "classification", "missing": "keep"}
+
+    with pytest.raises(ConfigError, match="fewer than two sites"):
+        evaluated(run_file, tmp_path / "out", leave_one_site_out=True)
+    with pytest.raises(ConfigError, match="leave out privacy"):
+        evaluated(written(tmp_path, private), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_images_is_not_taken_up(done: Path, tmp_path: Path) -> None:
+    other = paint(tmp_path, patients=30)
+
+    with pytest.raises(CheckpointError, match="images differ"):
+        evaluated(other, done / "out", resume=True)
+    with pytest.raises(ConfigError, match="add --resume"):
+        evaluated(other, done / "out")
+
+
+@pytest.mark.parametrize("text", ["0", "2", "x", "0 per class", "-1", "", "nan"])
+def test_an_amount_of_labels_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(ConfigError, match="--labels"):
+        labels_in(text)
+
+
+def test_encoders_are_called_by_their_folder_and_none_twice(tmp_path: Path) -> None:
+    paths = [tmp_path / "a/encoder.safetensors", tmp_path / "b/a/encoder.safetensors",
+             tmp_path / "vit.safetensors", tmp_path / "scratch/encoder.safetensors"]  # fmt: skip
+
+    assert names_of(paths) == ["a", "a (2)", "vit", "scratch (1)"]

@@ -1,0 +1,107 @@
+"""What sites say of a model's scores: heard once, believed only if sound, pooled with reasons."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import tuning
+
+from confrere_common.exchange import Answer, Refusal, Task, Update
+from confrere_common.judged import evaluation_text
+from confrere_server.pooling import together
+from confrere_server.runs.judging import evaluate, heard_of, judged, keep, summed
+from confrere_server.runs.queue import Folder, submit
+from confrere_server.store import ServerState
+
+RUN = tuning(classes=["a", "b"], evaluation={"every": 1})
+
+
+def told(low: int = 20, high: int = 20, smallest: int = 10) -> dict[str, Any]:
+    """Return a site's counts of class b: well told apart."""
+    tally = {"kind": 1, "positives": [[64, 128, high]], "negatives": [[0, 64, low]]}
+    return {"classes": 2, "smallest": smallest, "tallies": [tally]}
+
+
+def answer(site: str, plain: dict[str, Any], least: int = 10) -> Update:
+    text = evaluation_text(plain, 2, least)
+    return Update(site=site, round=1, delta={}, images=40, description=text)
+
+
+def test_each_site_is_there_with_its_counts_or_with_its_reason() -> None:
+    answers: list[Answer] = [
+        answer("north", told()),
+        Refusal(site="south", round=1, reason="policy-evaluation"),
+        answer("west", told(5, 5, 5), least=5),
+        answer("stranger", told()),
+    ]
+
+    said = heard_of(RUN, ["east", "north", "south", "west"], answers)
+
+    assert said["north"] == told()
+    assert said["south"] == "policy-evaluation"
+    assert said["east"] == "it did not answer in time"
+    assert said["west"].startswith("its evaluation was left out: its cells hold 5 or more")
+    assert "stranger" not in said
+
+
+def test_a_site_that_refuses_costs_the_others_nothing() -> None:
+    alone = together({"north": told()}, RUN)
+    beside = together({"north": told(), "south": "policy-evaluation"}, RUN)
+
+    assert beside["auc"] == alone["auc"] == pytest.approx(1.0)
+    assert beside["classes"] == alone["classes"]
+    assert beside["sites"]["south"] == {"refused": "policy-evaluation"}
+    assert beside["sites"]["north"]["images"] == 40
+
+
+def test_where_nobody_tells_there_is_no_figure() -> None:
+    empty = {"classes": 2, "smallest": 10, "tallies": []}
+
+    found = together({"north": empty, "south": "denied"}, RUN)
+
+    assert "auc" not in found
+    assert found["classes"] == []
+    assert json.loads(json.dumps(found, allow_nan=False))["sites"]["north"]["images"] == 0
+
+
+def test_it_is_kept_beside_the_run_and_put_together_in_order(tmp_path: Path) -> None:
+    assert judged(tmp_path, 2) is None
+    keep(tmp_path, 2, {"north": "denied"})
+    keep(tmp_path, 1, {"north": told()})
+
+    found = summed(tmp_path, RUN)
+
+    assert [one["round"] for one in found] == [1, 2]
+    assert judged(tmp_path, 2) == {"north": "denied"}
+
+
+def test_what_was_half_written_counts_as_not_asked(tmp_path: Path) -> None:
+    keep(tmp_path, 1, {"north": told()})
+    (tmp_path / "evaluations" / "round-0001.json").write_text('{"round": 1, "si')
+
+    assert judged(tmp_path, 1) is None
+
+
+def test_the_sites_are_asked_for_the_very_model_and_the_log_tells_who_answered(
+    tmp_path: Path,
+) -> None:
+    folder, asked, notes = submit(tmp_path, RUN), list[Task](), list[dict[str, Any]]()
+
+    def ask(task: Task) -> Iterator[Answer]:
+        asked.append(task)
+        yield answer("north", told())
+
+    def note(event: str, **facts: Any) -> None:
+        notes.append({"event": event, **facts})
+
+    state = ServerState(round=2, weights={}, step={})
+    evaluate(Folder(path=folder.path), state, ["north", "south"], ask, note)
+
+    assert [(task.round, task.evaluate) for task in asked] == [(2, True)]
+    assert [(one["site"], one["refused"]) for one in notes] == [
+        ("north", ""),
+        ("south", "it did not answer in time"),
+    ]
+    assert judged(folder.path, 2) is not None
