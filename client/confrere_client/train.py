@@ -114,7 +114,8 @@ class Trainer:
         seen = steps * min(self.run.train.batch, len(images))
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         if self.run.stage == "pretrain":  # what a task needs of features, its validation tells
-            metrics |= self._health(images, generator) | self._own_figures(images, generator)
+            metrics |= self._health(images, generator)
+            metrics |= self._own_figures(images, generator)
         for mixing in mixings:
             metrics |= mixing.told()
         return self._ended(mixings, metrics, steps)

@@ -80,10 +80,11 @@ def _must_have(model: Method, method: str, mixing: str, kind: type[Mixing]) -> N
                 ]
             )
     if kind.methods is not None and method not in kind.methods:
+        named = " or ".join(kind.methods)
         raise ConfigError(
             [
-                f"federation.mixing '{mixing}' changes a part of method {' or '.join(kind.methods)}, "
-                f"and the run trains '{method}': choose that method, or leave '{mixing}' out."
+                f"federation.mixing '{mixing}' changes a part of method {named}, and the run "
+                f"trains '{method}': choose that method, or leave '{mixing}' out."
             ]
         )
 

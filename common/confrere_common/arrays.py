@@ -41,7 +41,7 @@ PACKED = "confrere.pack.1"
 Spare: TypeAlias = Callable[[], BinaryIO]
 """Opens a file that is gone when it is closed."""
 
-PIECE = 2 << 20
+PIECE = 1 << 20
 """Bytes of a piece: a server holds several of them for each site that sends or reads."""
 
 MOST_BYTES = 4 << 30

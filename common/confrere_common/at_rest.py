@@ -5,7 +5,7 @@ The key for checkpoints is optional and comes from a systemd credential, a file 
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,7 +69,8 @@ def sealed(content: bytes | Sequence[View], key: bytes, name: str) -> Iterator[b
     parts = [content] if isinstance(content, bytes) else content
     cipher, salt, size = AESGCM(key), secrets.token_bytes(NONCE - 4), length(parts)
     yield salt + size.to_bytes(8, "big")
-    for number, frame in enumerate(cut(parts, FRAME) if size else [[b""]]):
+    frames: Iterable[Sequence[View]] = cut(parts, FRAME) if size else [[b""]]
+    for number, frame in enumerate(frames):
         nonce = salt + number.to_bytes(4, "big")
         yield cipher.encrypt(nonce, b"".join(frame), _bound(name, number, size))
 

@@ -4,6 +4,7 @@ Nothing is copied to write them, and each is read alone when it is asked for. Wh
 outside is read strictly: https://huggingface.co/docs/safetensors/index#format.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -78,12 +79,20 @@ def views(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = None) 
 
 def raw(tensor: Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor on the CPU, which they share."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()).cast("B")
+    return tensor.reshape(-1).view(torch.uint8).numpy().data.cast("B")
 
 
 def length(parts: Sequence[View]) -> int:
     """Return the bytes of all *parts*."""
     return sum(len(part) for part in parts)
+
+
+def sha256(parts: Sequence[View]) -> str:
+    """Return the SHA-256 of *parts*, one after the other, as hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def cut(parts: Sequence[View], size: int) -> Iterator[list[View]]:

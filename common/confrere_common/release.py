@@ -13,12 +13,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.family import Named
 from confrere_common.manifest import read_manifest
+from confrere_common.pack import sha256, views
 from confrere_common.storage import atomic_write
 from confrere_common.weights import Weights
 
@@ -44,10 +45,10 @@ class Card:
 
 def save_release(path: Path, weights: Weights, card: Card) -> None:
     """Write ``path`` (.safetensors) and its card beside it, each atomically."""
-    content = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    content = views(weights)
     plain = {
         "schema": SCHEMA,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256(content),
         "encoder": card.encoder.as_dict(),
         "input": {"channels": card.channels, "size": list(card.size)},
         "preprocessing": card.preprocessing,

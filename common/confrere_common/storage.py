@@ -3,22 +3,26 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from confrere_common.errors import ConfigError
+from confrere_common.pack import View
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Put *content* at *path* so that a reader, or a crash, sees the old file or the new one."""
+def atomic_write(path: Path, content: bytes | Sequence[View]) -> None:
+    """Put *content* at *path* so that a reader, or a crash, sees the old file or the new one.
+
+    Content in several parts is written one after the other, and never lies in memory as a whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -158,7 +158,7 @@ def reply_records(reply: MaskedReply) -> RecordDict:
     if not isinstance(reply, np.ndarray):
         kind = type(reply).__name__
         return RecordDict({"masked": ConfigRecord({"kind": kind, "body": encode(reply)})})
-    raw = memoryview(np.ascontiguousarray(reply, "<u4")).cast("B")
+    raw = np.ascontiguousarray(reply, "<u4").data.cast("B")
     vector = record({"vector": RawArray([raw], dtype="uint32", shape=reply.shape, stype=VECTOR)})
     return RecordDict({"masked": ConfigRecord({"kind": "vector"}), "vector": vector})
 

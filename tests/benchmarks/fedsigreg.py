@@ -1,4 +1,4 @@
-"""Mixing fedsigreg against plain lejepa where sites differ much: what the pool of all sites changes.
+"""Mixing fedsigreg against plain lejepa where sites differ much: what a pool of all sites changes.
 
     nice python tests/benchmarks/fedsigreg.py --data ../shared/data [--steps 200] [--seeds 0 1 2]
 
@@ -12,7 +12,7 @@ more even: within a site (mean over sites), between sites (pairs of two sites), 
 less within: below 0 where images of different sites lie farther apart than those of one site. Of
 the encoder's features, and of the projections that the test of normality is about. Features are of
 the sites' own training images, at most 200 a site. Prints Markdown; writes
-``results/fedsigreg.json``, row by row.
+``results/fedsigreg.json`` row by row; a second call goes on with the rows that are missing.
 """
 
 import argparse
@@ -153,11 +153,16 @@ def across(one: Features, two: Features) -> float:
     return float(np.log(np.exp(-2 * (2 - 2 * units[0] @ units[1].T)).mean()))
 
 
-def rows(given: argparse.Namespace, place: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row for each spread and arm, over all seeds."""
+def rows(
+    given: argparse.Namespace, place: Path, done: set[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each spread and arm that is not done, over all seeds."""
     for number, name in enumerate(given.spreads):
+        missing = [arm for arm in given.arms if (name, arm) not in done]
+        if not missing:
+            continue
         one = Spread(name, given, place / str(number))
-        for arm in ARMS:
+        for arm in missing:
             began = time.process_time()
             found = [one.measured(arm, seed) for seed in given.seeds]
             figures = arm_figures(one.exam, [scores for scores, _ in found])
@@ -169,6 +174,8 @@ def rows(given: argparse.Namespace, place: Path) -> Iterator[dict[str, Any]]:
                 "rankme": plain(figures.rankme),
                 "evenness": {key: [each[key] for _, each in found] for key in found[0][1]},
                 "cpu_s": time.process_time() - began,
+                "load": os.getloadavg(),
+                "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
             }
             print(f"{name}, {arm}: {told(plain(figures.linear.auc))}", flush=True)
 
@@ -199,23 +206,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--spreads", nargs="+", default=list(SPREADS), choices=SPREADS)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="a.b=c")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "commit": commit(),
         "machine": machine(),
-        "load": os.getloadavg(),
         "steps": given.steps,
         "rounds": given.rounds,
         "seeds": given.seeds,
         "changes": [*SMALL, *given.changes],
         "rows": [],
     }
+    if given.out.exists():  # a second call of the same goes on with what is missing
+        kept = json.loads(given.out.read_bytes())
+        if all(kept[key] == found[key] for key in ("steps", "rounds", "seeds", "changes")):
+            found["rows"] = kept["rows"]
+    done = {(row["spread"], row["arm"]) for row in found["rows"]}
     with tempfile.TemporaryDirectory(prefix="fedsigreg-") as place:
-        for row in rows(given, Path(place)):
+        for row in rows(given, Path(place), done):
             found["rows"].append(row)
             atomic_write(given.out, (json.dumps(found, indent=1) + "\n").encode())
     print(markdown(found["rows"]))

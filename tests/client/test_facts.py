@@ -126,5 +126,5 @@ def test_a_class_that_the_run_does_not_name_is_told() -> None:
     model: Any = Noted()
     model.class_names = ("benign", "scar")
 
-    with pytest.raises(DataError, match="the first 'malignant'. The run names benign, scar: write"):
+    with pytest.raises(DataError, match=r"the first 'malignant'\. The run names benign, "):
         Facts().of("label", Classes(), np.array([0]), model)

@@ -23,7 +23,8 @@ def method_for(*names: Any) -> str:
 
 def mixed_run(*names: Any, method: str | None = None, **sections: Any) -> Run:
     changed = sections.pop("federation", {})
-    return tiny_run(method or method_for(*names), federation={"rounds": 3, "mixing": list(names), **changed}, **sections)
+    method = method or method_for(*names)
+    return tiny_run(method, federation={"rounds": 3, "mixing": list(names), **changed}, **sections)
 
 
 def visit_of(run: Run, **changes: Any) -> Visit:

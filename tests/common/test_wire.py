@@ -3,16 +3,20 @@
 import io
 import pickle
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
 from torch import Tensor
 
+from confrere_common.arrays import PACKED, gathered, parts
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Refusal, Task, Update
+from confrere_common.pack import Filed, views
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.weights import Weights
 from confrere_common.wire import (
@@ -89,6 +93,61 @@ def test_what_came_can_be_written_to() -> None:
 
     assert float(found.weights["a"].add_(1)) == 3.5
     assert float(task.weights["a"]) == 2.5
+
+
+def test_a_model_of_many_small_tensors_travels_in_a_few_objects() -> None:
+    many = {f"layer{number}.weight": torch.rand(16) for number in range(300)}
+    task = Task(run="{}", round=1, seed=0, weights=many)
+    update = Update(site="north", round=1, delta=many, images=3)
+
+    for records in (task_records(task), answer_records(update)):
+        assert len(list(parts(records))) <= 6  # requests: one for each
+
+
+def test_an_update_that_came_into_a_file_is_read_from_there() -> None:
+    update = Update(site="north", round=3, delta=weights(), images=12)
+    records = answer_records(update)
+    with no_object_id_recompute():
+        kept = {name: part.deflate() for name, part in parts(records)}
+
+    came = gathered(records.object_id, kept.__getitem__, spare=TemporaryFile)
+    assert isinstance(came, RecordDict)
+    found = read_answer(came)
+    del came
+
+    assert isinstance(found, Update)
+    assert isinstance(found.delta, Filed)
+    assert same_bits(found.delta, update.delta)
+
+
+def pack_record(content: bytes, stype: str = PACKED, name: str = "pack") -> ArrayRecord:
+    shape = (len(content),)
+    return ArrayRecord({name: Array(dtype="uint8", shape=shape, stype=stype, data=content)})
+
+
+def content_of(tensors: Weights) -> bytes:
+    return b"".join(views(tensors))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        pack_record(b""),
+        pack_record(b"rubbish"),
+        pack_record(content_of(weights())[:-1]),
+        pack_record(content_of(weights()) + b"x"),
+        pack_record(content_of(weights()), stype="confrere.pack.2"),
+        pack_record(content_of(weights()), stype="numpy.ndarray"),
+        pack_record(content_of(weights()), name="other"),
+        pack_record(content_of({"w": torch.ones(2, dtype=torch.float64)})),
+        pack_record(content_of({"w": torch.ones(2, dtype=torch.int64)})),
+    ],
+)
+def test_a_pack_of_another_version_or_type_or_length_is_refused(delta: ArrayRecord) -> None:
+    records = RecordDict({"answer": told(), "delta": delta, "metrics": MetricRecord()})
+
+    with pytest.raises(ExchangeError):
+        read_answer(records)
 
 
 def without_pickles(monkeypatch: pytest.MonkeyPatch) -> None:

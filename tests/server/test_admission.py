@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from confrere_common.arrays import PACKED, FiledArray, record
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Update
 from confrere_common.family import Named
 from confrere_common.limits import Limits
+from confrere_common.pack import views
 from confrere_common.wire import answer_records, read_answer
 from confrere_server.admission import (
     Gate,
@@ -159,10 +162,22 @@ MATRIX: Mapping[str, tuple[Callable[[RecordDict], None], str]] = {
 }
 
 
+def plainly(one: Update) -> RecordDict:
+    """Return an answer as a plain Flower client sends it: an array for each tensor."""
+    records = answer_records(one)
+    arrays = {name: Array(tensor.numpy()) for name, tensor in one.delta.items()}
+    records["delta"] = ArrayRecord(arrays)
+    return records
+
+
 def arrived(change: Callable[[RecordDict], None]) -> Verdict:
     """Return what becomes of a bad site's answer, from the bytes that travel on."""
-    records = answer_records(update("bad", 99))
+    records = plainly(update("bad", 99))
     change(records)
+    return verdict_of(records)
+
+
+def verdict_of(records: RecordDict) -> Verdict:
     try:
         answer = read_answer(records)
     except ExchangeError as fault:
@@ -183,6 +198,74 @@ def test_the_matrix_of_attacks_leaves_the_honest_mean_as_it_is(what: str) -> Non
     assert all(one.fault == "" for one in others)
     joined = mean([one.update for one in others if one.update is not None])
     assert all(torch.equal(joined[name], mean(honest())[name]) for name in joined)
+
+
+def packed_as(delta: Mapping[str, Tensor], length: int = 0, **changed: Any) -> bytes:
+    """Return tensors as they are packed, with other words about 'b' and as many bytes more."""
+    head, *rest = views(delta)
+    said = json.loads(bytes(head)[8:])
+    if "b" in said:
+        said["b"].update(changed)
+    text = json.dumps(said).encode()
+    whole = len(text).to_bytes(8, "little") + text + b"".join(rest)
+    return whole + bytes(length) if length >= 0 else whole[:length]
+
+
+def with_b(value: Any) -> dict[str, Tensor]:
+    return {**update("bad", 99).delta, "b": torch.as_tensor(value)}
+
+
+SOUND = dict(update("bad", 99).delta)
+
+PACKS: Mapping[str, tuple[bytes, str]] = {
+    "NaN": (packed_as(with_b([torch.nan] * 7)), "holds NaN or infinite"),
+    "infinity": (packed_as(with_b([torch.inf] * 7)), "holds NaN or infinite"),
+    "too long": (packed_as({n: 100 * t for n, t in SOUND.items()}), "its length is"),
+    "a wrong shape": (packed_as(with_b([1.0] * 8)), "has shape (8,)"),
+    "a shape that broadcasts": (packed_as(with_b([1.0])), "has shape (1,)"),
+    "no shape": (packed_as(with_b(1.0)), "has shape ()"),
+    "doubles": (packed_as(with_b(torch.ones(7).double())), "no array of float32"),
+    "whole numbers": (packed_as(with_b(torch.ones(7).int())), "no array of float32"),
+    "complex numbers": (packed_as(SOUND, dtype="C64"), "cannot be read"),
+    "a missing tensor": (packed_as({"w": SOUND["w"]}), "names differ"),
+    "a tensor too many": (packed_as({**SOUND, "x": torch.ones(7)}), "names differ"),
+    "a huge claim": (packed_as(SOUND, shape=[10**12]), "claims 1000000000000 entries"),
+    "over another": (packed_as(SOUND, data_offsets=[0, 28]), "begins at byte"),
+    "bytes cut short": (packed_as(SOUND, -4), "came"),
+    "bytes too many": (packed_as(SOUND, 4), "came"),
+    "no bytes": (b"", "cut short"),
+}
+
+
+@pytest.mark.parametrize("what", PACKS)
+@pytest.mark.parametrize("filed", [False, True])
+def test_a_bad_pack_is_left_out_wherever_it_lies(what: str, filed: bool, tmp_path: Path) -> None:
+    content, due = PACKS[what]
+    records = answer_records(update("bad", 99))
+    said = {"dtype": "uint8", "shape": (len(content),), "stype": PACKED}
+    if filed:
+        (tmp_path / "pack").write_bytes(content)
+        records["delta"] = record({"pack": FiledArray(said, (tmp_path / "pack").open("rb"))})
+    else:
+        records["delta"] = ArrayRecord({"pack": Array(**said, data=content)})
+
+    verdict = verdict_of(records)
+
+    assert verdict.update is None
+    assert due in verdict.fault
+
+
+def test_an_honest_pack_is_admitted_from_memory_and_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "pack").write_bytes(packed_as(SOUND))
+    said = {"dtype": "uint8", "shape": (1,), "stype": PACKED}
+    filed = answer_records(update("bad", 99))
+    filed["delta"] = record({"pack": FiledArray(said, (tmp_path / "pack").open("rb"))})
+
+    verdicts = [verdict_of(one) for one in (filed, answer_records(update("bad", 99)))]
+
+    assert [one.fault for one in verdicts] == ["", ""]
+    lengths = {one.length for one in verdicts}
+    assert len(lengths) == 1
 
 
 def test_false_words_about_an_array_are_not_believed() -> None:
@@ -405,3 +488,21 @@ def test_a_site_that_claims_a_billion_images_moves_the_mean_by_its_share_alone()
 
     bad = next(one for one in cut if one.site == "bad")
     assert bad.images <= 0.4 * sum(one.images for one in cut)
+
+
+def test_hospitals_of_a_minority_keep_their_part_and_no_rule_that_drops_them_is_offered() -> None:
+    """Three of one kind and two of another, all honest: Krum keeps nothing of the two."""
+    kinds = [torch.tensor([1.0, 0.0])] * 3 + [torch.tensor([0.0, 1.0])] * 2
+    template = {"w": torch.zeros(2)}
+    gate = Gate(template=template, limits=Limits())
+    updates = [
+        Update(site=f"s{number}", round=1, delta={"w": kind.clone()}, images=100)
+        for number, kind in enumerate(kinds)
+    ]
+
+    admitted = [verdict.update for one in updates if not (verdict := judged(one, gate)).fault]
+    sound = [one for one in admitted if one is not None]
+    joined = RULES.member("mean")(capped(sound, 0.4), RULES.configure(Named(name="mean", knobs={})))
+
+    assert torch.allclose(joined["w"], torch.tensor([0.6, 0.4]))
+    assert not {"krum", "multi_krum", "bulyan"} & set(RULES.names())

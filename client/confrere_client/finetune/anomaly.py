@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,12 +20,16 @@ from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collec
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats
 from confrere_common.errors import DataError
+from confrere_common.methods.heteroae import unlike, usual_of
 from confrere_common.task import FineTask
 
 HEADLINE = "auroc"
 SWEPT = "swept "
 """What answers about places begin with."""
 NEAREST = 5
+NORMAL_AT_MOST = 512
+"""Normal images whose maps say what is usual."""
+
 SHRINK = 0.1
 """Part of the mean variance that is added to each: few images tell little of their spread."""
 
@@ -37,8 +42,19 @@ def answers(task: FineTask, exam: Exam) -> Answers:
 
     asked_NF = collected(exam, task.encoder)
     normal_GF = collected(exam, task.encoder, exam.learned)
-    found = {"foretold": collected(exam, oddest), **_apart(asked_NF, normal_GF, exam)}
-    return {**found, **_places(task, exam)}
+    found = {"foretold": collected(exam, oddest), "unusual": _unusual(task, exam)}
+    return {**found, **_apart(asked_NF, normal_GF, exam), **_places(task, exam)}
+
+
+def _unusual(task: FineTask, exam: Exam) -> NDArray[np.float32]:
+    """Return how unlike normal images each is foretold, worse or better."""
+    rows = exam.learned[:: max(1, -(-len(exam.learned) // NORMAL_AT_MOST))]
+    usual = usual_of(torch.from_numpy(collected(exam, task.predict, rows)))
+
+    def odd(images_BCZYX: Tensor) -> Tensor:
+        return unlike(task.predict(images_BCZYX).float().cpu(), usual)
+
+    return collected(exam, odd)
 
 
 def maps(task: FineTask, exam: Exam, rows: Rows) -> Floats:
@@ -63,7 +79,7 @@ def _places(task: FineTask, exam: Exam) -> Answers:
 def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # noqa: ARG001
     """Return how far fixed features lie from those of normal images."""
     found = _apart(features(exam.asked), features(exam.learned), exam)
-    return {**found, "foretold": found["knn"]}
+    return {**found, "foretold": found["knn"], "unusual": found["knn"]}
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:

@@ -35,7 +35,9 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:
     def known(rows: Rows) -> Labelled:
         lesson = Lesson(images=exam.images, rows=rows, finetune=finetune)
         patients = exam.images.catalog.patients[rows]
-        return Labelled(features=features(rows), labels=lesson.labels, patients=patients)
+        # Without validation patients there is nothing to embed, but still a width to agree on.
+        found = features(rows) if len(rows) else features(exam.asked[:1])[:0]
+        return Labelled(features=found, labels=lesson.labels, patients=patients)
 
     asked = features(exam.asked)
     classes = len(finetune.classes or ())

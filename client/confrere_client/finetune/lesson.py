@@ -60,11 +60,8 @@ class Lesson:
         if kind == "boxes":
             return torch.from_numpy(self._renamed(self.images.known(kind, self.rows[positions])))
         found = self.images.known(kind, self.rows[positions])
-        if kind == "mask" and int(found.max()) > len(self.finetune.classes or ()):
-            raise OtherClasses(
-                f"a mask holds class {int(found.max())}, and finetune.classes names "
-                f"{len(self.finetune.classes or ())}: name them all (background is not one)."
-            )
+        if kind == "mask":
+            _must_reach(int(found.max()), self.finetune)
         return found
 
     def _renamed(self, boxes_BM: Tensor) -> NDArray[np.float32]:
@@ -160,6 +157,7 @@ def site_lesson(run: Run, images: Images, but: Rows | None = None) -> tuple[Pixe
     rows = taught(images, rows, finetune, run.data.seed)
     if not len(rows):
         raise NoLabels(f"no image here is marked for the task '{finetune.task.name}'.")
+    must_be_known(images, finetune)
     return Lesson(images=images, rows=rows, finetune=finetune), rows
 
 
@@ -192,6 +190,23 @@ def _wanted(labels: float | str, there: int) -> int:
     if isinstance(labels, str):
         return int(labels.split(" ", 1)[0])
     return int(np.ceil(labels * there - 1e-9))
+
+
+def must_be_known(images: Images, finetune: Finetune) -> None:
+    """Raise OtherClasses where an image has a class that the run does not name.
+
+    All images are looked at, so that no round meets one later.
+    """
+    classes = finetune.classes or ()
+    match TASKS.member(finetune.task.name).marks:
+        case "mask" if images.masks is not None:
+            _must_reach(int(images.masks.told["highest"]), finetune)
+        case "boxes" if images.boxes is not None:
+            _must_name(images.boxes.names, {name: n for n, name in enumerate(classes)})
+        case "label" if finetune.task.knobs.get("kind") == "multilabel":
+            findings(images.catalog, classes)
+        case "label" if classes:
+            numbers(images.catalog, classes)
 
 
 def marked(images: Images, finetune: Finetune) -> NDArray[np.bool_]:
@@ -238,6 +253,15 @@ def findings(catalog: Catalog, classes: Sequence[str]) -> NDArray[np.float32]:
         table[row, [found[one] for one in parts(name)]] = 1
     table[-1] = np.nan
     return table
+
+
+def _must_reach(highest: int, finetune: Finetune) -> None:
+    named = len(finetune.classes or ())
+    if highest > named:
+        raise OtherClasses(
+            f"a mask holds class {highest}, and finetune.classes names {named}: name them all "
+            "(background is not one)."
+        )
 
 
 def _must_name(here: Sequence[str], known: Mapping[str, int]) -> None:

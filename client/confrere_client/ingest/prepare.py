@@ -129,8 +129,10 @@ def _must_fit(book: Book, order: Order, secret: bytes) -> None:
     told = json.dumps({**_told_of(order), "secret": key_of(secret, "secret", "")}, sort_keys=True)
     known = json.loads(book.fact("order", "null"))
     if known:  # knobs that are newer than the data set had what is now their default
-        known["shaping"] = {**_told_of(Order(sources=(), dataset=order.dataset))["shaping"],
-                            **known["shaping"]}
+        known["shaping"] = {
+            **_told_of(Order(sources=(), dataset=order.dataset))["shaping"],
+            **known["shaping"],
+        }
     if known and json.dumps(known, sort_keys=True) != told:
         was = {key: value for key, value in known.items() if key != "secret"}
         raise DataError(

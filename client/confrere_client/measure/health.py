@@ -132,16 +132,16 @@ def alarms(metrics: Mapping[str, float], images: int, width: int) -> tuple[str, 
     )
 
 
-def misfits(metrics: Mapping[str, float], images: int) -> tuple[str, ...]:
+def misfits(upright: float | None, images: int) -> tuple[str, ...]:
     """Return a sentence where the method's own figure says that its task does not fit the images.
 
-    It is asked of the last round: before, the task may only not be learned yet.
+    *upright* is how surely turns are told, if it tells so. It is asked of the last round: before,
+    the task may only not be learned yet.
     """
-    found = metrics.get("upright", 1.0)
-    if images < FEWEST or found >= UPRIGHT_LIMIT:
+    if upright is None or images < FEWEST or upright >= UPRIGHT_LIMIT:
         return ()
     return (
-        f"upright is {found:.2g}, under {UPRIGHT_LIMIT:g}: after all rounds turned images are told "
+        f"upright is {upright:.2g}, under {UPRIGHT_LIMIT:g}: after all rounds turns are told "
         "hardly better than by chance, so these images have no upright (tissue, cells, skin), the "
         "augmentation turns them, or training was too short. Choose another method than rotation.",
     )

@@ -16,7 +16,7 @@ from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.family import Named
 from confrere_common.method import Augment, Method
 from confrere_common.parts import teacher
-from confrere_common.parts.heads import Scaled, calibrate, in_one_pass, perceptron
+from confrere_common.parts.heads import Scaled, calibrate, in_one_pass, perceptron, whole
 from confrere_common.parts.thumbnail import small, thumbnails
 from confrere_common.section import section
 
@@ -136,8 +136,7 @@ class _Head(nn.Module):
         if self.tell is None:
             return torch.zeros_like(projected_BF[:, 0])
         told_BP: Tensor = self.tell(projected_BF)
-        exact_BP = told_BP.to(torch.promote_types(told_BP.dtype, torch.float32))
-        return (exact_BP - due_BP).square().mean(1)
+        return (whole(told_BP) - due_BP).square().mean(1)
 
 
 class _Partner(nn.Module):
@@ -151,8 +150,7 @@ class _Partner(nn.Module):
 
 def _misses(guesses_BF: Tensor, targets_BF: Tensor) -> Tensor:
     """Return the squared distance of each guess to its target on the unit sphere, 0 to 4."""
-    wide = torch.promote_types(guesses_BF.dtype, torch.float32)
-    return 2 - 2 * cosine_similarity(guesses_BF.to(wide), targets_BF.to(wide))
+    return 2 - 2 * cosine_similarity(whole(guesses_BF), whole(targets_BF))
 
 
 def _kind(config: Cass.Config, encoder: Encoder) -> str:

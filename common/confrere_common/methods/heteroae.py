@@ -5,9 +5,10 @@ map, n cells of a coarser sight of it, H heads.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -24,15 +25,31 @@ HEADS = (8, 4, 2)
 
 GROUPS = 8
 
+Side: TypeAlias = Literal["both", "more", "less"]
+
+LEAST = 1e-4
+"""Added to errors, so that they have a logarithm."""
+
+SHRINK = 0.1
+"""Part of the mean spread over an image that is added to that of each place."""
+
 
 class Heteroae(Method):
     """A decoder of convolutions and attention foretells the encoder's finer maps from its coarsest.
 
     Train it on normal images alone: where the maps of a new image are not foretold, it differs from
     them. ``anomaly_maps`` and ``scores`` say how much, ``rank_among`` what share of a site's own
-    normal images is less odd, since scanners differ. What is smoother than normal is foretold too
-    easily, so compare with plain contrast: on radiographs of pneumonia at 28 px, 65 to 88 steps
-    gave an AUROC of 0.2 to 0.4, where contrast alone has 0.83.
+    normal images is less odd, since scanners differ.
+
+    What is smoother than normal is foretold too well, and then scores below the normal: so do
+    lungs with pneumonia at 28 px (AUROC of ``scores`` on validation and test images 0.40 and 0.19
+    after 60 steps, where low contrast alone has 0.81 and 0.83). ``unusual`` therefore asks of each
+    place how its error differs from that of the site's normal images there, and ``unlike`` takes
+    the root of the mean square over places: 0.88 and 0.70 on both sides, 0.91 and 0.92 on the side
+    of the smooth; with an encoder that was never trained 0.90 and 0.78, and 0.87 and 0.87. On both
+    sides the test images stay below contrast, for their normal ones differ from those of training.
+    That anomalies are smoother was seen on images with pneumonia, so the default takes both sides;
+    one seed each.
 
     The paper's text was not at hand; this follows its abstract and a re-implementation's
     description. What is foretold is cut off from the gradient: an encoder that may move its own
@@ -101,6 +118,40 @@ class Heteroae(Method):
     def scores(self, images_BCZYX: Tensor) -> Tensor:
         """Return how odd each normalised image is, (B,): the largest value of its anomaly map."""
         return self.anomaly_maps(images_BCZYX).flatten(1).amax(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """How badly a site's normal images are foretold at each place, as logarithms."""
+
+    mean_1ZYX: Tensor
+    spread_1ZYX: Tensor
+
+
+def usual_of(maps_N1ZYX: Tensor) -> Usual:
+    """Return what anomaly maps of a site's own normal images have in common."""
+    logs_N1ZYX = (maps_N1ZYX + LEAST).log()
+    spread_1ZYX = logs_N1ZYX.std(0, correction=0)
+    # Where all are alike, as in black corners, a trifle would else be many deviations.
+    return Usual(
+        mean_1ZYX=logs_N1ZYX.mean(0),
+        spread_1ZYX=spread_1ZYX + SHRINK * spread_1ZYX.mean() + LEAST,
+    )
+
+
+def unusual(maps_B1ZYX: Tensor, usual: Usual, side: Side = "both") -> Tensor:
+    """Return by how many deviations each place differs from usual, of the shape of the maps.
+
+    *side*: what counts, errors that are larger, smaller ('less', smoother than normal), or both.
+    """
+    apart = ((maps_B1ZYX + LEAST).log() - usual.mean_1ZYX) / usual.spread_1ZYX
+    return {"both": apart.abs(), "more": apart, "less": -apart}[side]
+
+
+def unlike(maps_B1ZYX: Tensor, usual: Usual, side: Side = "both") -> Tensor:
+    """Return how unlike normal images each is foretold over all places, (B,): about 1 is usual."""
+    apart = unusual(maps_B1ZYX, usual, side).clamp(min=0)  # what lies on the other side is no merit
+    return apart.square().flatten(1).mean(1).sqrt()
 
 
 def rank_among(scores_B: Tensor, normal_N: Tensor) -> Tensor:

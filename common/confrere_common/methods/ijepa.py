@@ -17,7 +17,7 @@ from confrere_common.encoders.vit import Vit
 from confrere_common.method import Augment, Method
 from confrere_common.parts import teacher
 from confrere_common.parts.blocks import among, draw_blocks, patches_of, take
-from confrere_common.parts.heads import Learned
+from confrere_common.parts.heads import Learned, whole
 from confrere_common.parts.masking import over_hidden
 from confrere_common.parts.positions import sincos
 from confrere_common.patched import must_be_patched, uneven
@@ -117,13 +117,13 @@ class Ijepa(Method):
         vit = cast(Vit, self.encoder)
         seen_BnD = vit.encode(take(vit.embed(images_BCZYX), context_Bn))
         guesses_RTD: Tensor = self.predictor(seen_BnD, context_Bn, targets_BKT)
-        return guesses_RTD.to(torch.promote_types(guesses_RTD.dtype, torch.float32))
+        return whole(guesses_RTD)
 
     def sight(self, images_BCZYX: Tensor) -> Tensor:
         """Return what the teacher sees in each patch of the whole image, normalised, (B, N, D)."""
         vit = cast(Vit, self.teacher[0])
         tokens_BND = vit.encode(vit.embed(images_BCZYX))
-        exact_BND = tokens_BND.to(torch.promote_types(tokens_BND.dtype, torch.float32))
+        exact_BND = whole(tokens_BND)
         return layer_norm(exact_BND, exact_BND.shape[-1:])
 
     def after_step(self, progress: float) -> None:

@@ -17,6 +17,7 @@ from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
 from confrere_common.parts.component_tree import attributes, quantised
 from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.heads import whole
 from confrere_common.section import section
 
 Attribute: TypeAlias = Literal["area", "depth", "contrast", "compactness"]
@@ -104,7 +105,7 @@ class Maxtree(Method):
         """Return the smooth absolute error over all voxels inside the image: 0 at best."""
         images_BCZYX, maps_BKZYX, inside_B1ZYX = views
         told_BKZYX = self.decoder(self.encoder.maps(images_BCZYX))
-        told_BKZYX = told_BKZYX.to(torch.promote_types(told_BKZYX.dtype, torch.float32))
+        told_BKZYX = whole(told_BKZYX)
         weights = inside_B1ZYX.to(told_BKZYX.dtype).expand_as(told_BKZYX)
         apart = smooth_l1_loss(
             told_BKZYX, maps_BKZYX.to(told_BKZYX.dtype), reduction="none", beta=self.config.bend

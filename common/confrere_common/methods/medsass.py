@@ -16,6 +16,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.method import Augment, Method
 from confrere_common.parts import otsu
 from confrere_common.parts.decoder import Decoder, Sides
+from confrere_common.parts.heads import whole
 from confrere_common.parts.overlap import soft_dice
 from confrere_common.section import section
 
@@ -90,7 +91,7 @@ class Medsass(Method):
         """Return cross-entropy plus weighted one minus Dice: 0 at best, and for dropped images."""
         images_BCZYX, mask_B1ZYX, used_B = views
         logits_B1ZYX = self.segment(images_BCZYX)
-        logits_B1ZYX = logits_B1ZYX.to(torch.promote_types(logits_B1ZYX.dtype, torch.float32))
+        logits_B1ZYX = whole(logits_B1ZYX)
         truth_B1ZYX = mask_B1ZYX.to(logits_B1ZYX.dtype)
         wrong = binary_cross_entropy_with_logits(logits_B1ZYX, truth_B1ZYX, reduction="none")
         apart_B = soft_dice(logits_B1ZYX.sigmoid(), truth_B1ZYX)[:, 0]

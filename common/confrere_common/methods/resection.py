@@ -14,6 +14,7 @@ from confrere_common.augment.resection import VOLUMES, Texture, draw_cavities, f
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
 from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.heads import whole
 from confrere_common.parts.overlap import soft_dice
 from confrere_common.section import section
 
@@ -99,7 +100,7 @@ class Resection(Method):
         """Return one minus the soft Dice, mean over cavity and rest: 0 to 1, as in the paper."""
         images_BCZYX, cavity_B1ZYX = views
         logits_B1ZYX = self.segment(images_BCZYX)
-        inside = logits_B1ZYX.to(torch.promote_types(logits_B1ZYX.dtype, torch.float32)).sigmoid()
+        inside = whole(logits_B1ZYX).sigmoid()
         truth = cavity_B1ZYX.to(inside.dtype)
         both = torch.cat([inside, 1 - inside], dim=1), torch.cat([truth, 1 - truth], dim=1)
         return soft_dice(*both).mean(1)

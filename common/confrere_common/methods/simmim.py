@@ -15,10 +15,8 @@ from confrere_common.errors import ConfigError
 from confrere_common.method import Augment, Method
 from confrere_common.parts.heads import Learned
 from confrere_common.parts.masking import (
-    block_grid,
-    draw_hidden,
+    hidden_blocks,
     over_hidden,
-    paint_blocks,
     unpatchify,
     usual_block,
 )
@@ -55,7 +53,6 @@ class Simmim(Method):
         self.config = config
         self.encoder = encoder
         self.block = _block(config, encoder.size)
-        self.cells = torch.Size(block_grid(encoder.size, self.block)).numel()
         self.paint = Learned(encoder.channels, *(1,) * len(encoder.size))
         self.head = _Head(config.head, encoder, self.block)
 
@@ -64,8 +61,8 @@ class Simmim(Method):
     ) -> tuple[Tensor, ...]:
         """Return the augmented images and which of their voxels are hidden, (B, 1, [Z,] Y, X)."""
         augmented_BCZYX = augment(images_BCZYX, generator)
-        hidden_BN = draw_hidden(augmented_BCZYX, self.cells, self.config.ratio, generator)
-        return augmented_BCZYX, paint_blocks(hidden_BN, self.encoder.size, self.block)
+        ratio = self.config.ratio
+        return augmented_BCZYX, hidden_blocks(augmented_BCZYX, self.block, ratio, generator)
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return the mean absolute error over the hidden voxels: 0 if repainted exactly."""

@@ -15,9 +15,9 @@ from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
 from confrere_common.parts import teacher
 from confrere_common.parts.decoder import Sides
-from confrere_common.parts.heads import Learned, Scaled, calibrate, perceptron
+from confrere_common.parts.heads import Learned, Scaled, calibrate, perceptron, whole
 from confrere_common.parts.hiding import block_side, cells_of, hidden_share
-from confrere_common.parts.masking import block_grid, draw_hidden, over_hidden, paint_blocks
+from confrere_common.parts.masking import hidden_blocks, over_hidden
 from confrere_common.section import section
 
 
@@ -68,7 +68,6 @@ class Smit(Method):
         self.config = config
         self.encoder = encoder
         self.block = block_side(config.block, encoder.size, "smit")
-        self.cells = torch.Size(block_grid(encoder.size, self.block)).numel()
         self.paint = Learned(encoder.channels, *(1,) * len(encoder.size))
         self.head = Sides(encoder, encoder.channels)
         hidden, out = config.hidden, config.out
@@ -89,7 +88,7 @@ class Smit(Method):
         Masks are (B, 1, [Z] Y X), True where hidden.
         """
         shown = [augment(images_BCZYX, generator) for _ in range(2)]
-        masks = [self._draw(one, generator) for one in shown]
+        masks = [hidden_blocks(one, self.block, self.config.ratio, generator) for one in shown]
         return (*shown, *masks)
 
     def losses(self, *views: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ class Smit(Method):
         images_BCZYX = torch.cat([one_BCZYX, two_BCZYX])
         hidden_B1ZYX = torch.cat([hidden_one, hidden_two])
         maps = self.encoder.maps(self.masked(images_BCZYX, hidden_B1ZYX))
-        guesses_BCZYX = _whole(self.head(maps))
+        guesses_BCZYX = whole(self.head(maps))
         errors_BCZYX = (guesses_BCZYX - images_BCZYX.to(guesses_BCZYX.dtype)).abs()
         with torch.no_grad():
             due_BNF, due_BF = self.targets(images_BCZYX)
@@ -134,16 +133,7 @@ class Smit(Method):
     def _students(self) -> tuple[nn.Module, ...]:
         return self.encoder, self.of_patches, self.of_images
 
-    def _draw(self, images_BCZYX: Tensor, generator: torch.Generator) -> Tensor:
-        hidden_BN = draw_hidden(images_BCZYX, self.cells, self.config.ratio, generator)
-        return paint_blocks(hidden_BN, self.encoder.size, self.block)
-
 
 def _apart(told: Tensor, due: Tensor) -> Tensor:
     """Return one minus the cosine along the last axis: 0 to 2."""
-    return 1 - cosine_similarity(_whole(told), _whole(due), dim=-1)
-
-
-def _whole(found: Tensor) -> Tensor:
-    """Return *found* out of half precision; float64, in which privacy is proved, stays."""
-    return found.to(torch.promote_types(found.dtype, torch.float32))
+    return 1 - cosine_similarity(whole(told), whole(due), dim=-1)

@@ -15,9 +15,9 @@ from confrere_common.method import Augment, Method
 from confrere_common.parts import teacher
 from confrere_common.parts.decoder import Sides
 from confrere_common.parts.distil import Centre, Prototypes, sharpened, surprise
-from confrere_common.parts.heads import Learned, calibrate
+from confrere_common.parts.heads import Learned, calibrate, whole
 from confrere_common.parts.hiding import block_side, cells_of, hidden_share
-from confrere_common.parts.masking import block_grid, draw_hidden, over_hidden, paint_blocks
+from confrere_common.parts.masking import hidden_blocks, over_hidden
 from confrere_common.section import section
 
 
@@ -77,7 +77,6 @@ class SmitCentred(Method):
         self.config = config
         self.encoder = encoder
         self.block = block_side(config.block, encoder.size, "smit_centred")
-        self.cells = torch.Size(block_grid(encoder.size, self.block)).numel()
         self.paint = Learned(encoder.channels, *(1,) * len(encoder.size))
         self.head = Sides(encoder, encoder.channels)
         self.of_patches, self.of_images = (
@@ -103,7 +102,7 @@ class SmitCentred(Method):
         Masks are (B, 1, [Z] Y X), True where hidden.
         """
         shown = [augment(images_BCZYX, generator) for _ in range(2)]
-        masks = [self._draw(one, generator) for one in shown]
+        masks = [hidden_blocks(one, self.block, self.config.ratio, generator) for one in shown]
         return (*shown, *masks)
 
     def losses(self, *views: Tensor) -> Tensor:
@@ -112,13 +111,13 @@ class SmitCentred(Method):
         images_BCZYX = torch.cat([one_BCZYX, two_BCZYX])
         hidden_B1ZYX = torch.cat([hidden_one, hidden_two])
         maps = self.encoder.maps(torch.where(hidden_B1ZYX, self.paint(images_BCZYX), images_BCZYX))
-        guesses_BCZYX = _whole(self.head(maps))
+        guesses_BCZYX = whole(self.head(maps))
         errors_BCZYX = (guesses_BCZYX - images_BCZYX.to(guesses_BCZYX.dtype)).abs()
         with torch.no_grad():
             due_BNK, due_BK = self.targets(images_BCZYX)
         warmth = self.config.student_temperature
-        told_BNK = _whole(self.of_patches(cells_of(maps[-1])))
-        told_BK = _whole(self.of_images(self.encoder.pool(maps[-1])))
+        told_BNK = whole(self.of_patches(cells_of(maps[-1])))
+        told_BK = whole(self.of_images(self.encoder.pool(maps[-1])))
         places_BN = surprise(due_BNK, told_BNK, warmth)
         whole_B = surprise(due_BK.roll(len(one_BCZYX), 0), told_BK, warmth)
         places_B = over_hidden(places_BN, hidden_share(hidden_B1ZYX, maps[-1]))
@@ -132,8 +131,8 @@ class SmitCentred(Method):
         """Return the teacher's distribution for each place (B, N, K) and whole image (B, K)."""
         seeing = cast(Encoder, self.teacher[0])
         coarsest = seeing.maps(images_BCZYX)[-1]
-        places_BNK = _whole(self.teacher[1](cells_of(coarsest)))
-        whole_BK = _whole(self.teacher[2](seeing.pool(coarsest)))
+        places_BNK = whole(self.teacher[1](cells_of(coarsest)))
+        whole_BK = whole(self.teacher[2](seeing.pool(coarsest)))
         warmth = self.config.teacher_temperature
         return (
             sharpened(self.patch_centre(places_BNK), warmth),
@@ -155,12 +154,3 @@ class SmitCentred(Method):
 
     def _students(self) -> tuple[nn.Module, ...]:
         return self.encoder, self.of_patches, self.of_images
-
-    def _draw(self, images_BCZYX: Tensor, generator: torch.Generator) -> Tensor:
-        hidden_BN = draw_hidden(images_BCZYX, self.cells, self.config.ratio, generator)
-        return paint_blocks(hidden_BN, self.encoder.size, self.block)
-
-
-def _whole(found: Tensor) -> Tensor:
-    """Return *found* out of half precision; float64 stays."""
-    return found.to(torch.promote_types(found.dtype, torch.float32))

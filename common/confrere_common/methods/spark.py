@@ -20,8 +20,7 @@ from confrere_common.parts.decoder import Decoder
 from confrere_common.parts.heads import Learned
 from confrere_common.parts.hiding import block_side
 from confrere_common.parts.masking import (
-    block_grid,
-    draw_hidden,
+    hidden_blocks,
     over_hidden,
     paint_blocks,
     usual_block,
@@ -67,7 +66,6 @@ class Spark(Method):
         self.config = config
         self.encoder = encoder
         self.block = _block(config, encoder)
-        self.cells = torch.Size(block_grid(encoder.size, self.block)).numel()
         filled = zip(encoder.map_channels, encoder.map_strides, strict=True)
         ones = (1,) * len(encoder.size)
         self.fillings = nn.ModuleList(
@@ -81,8 +79,8 @@ class Spark(Method):
     ) -> tuple[Tensor, ...]:
         """Return the augmented images and which of their voxels are hidden, (B, 1, [Z] Y X)."""
         augmented_BCZYX = augment(images_BCZYX, generator)
-        hidden_BN = draw_hidden(augmented_BCZYX, self.cells, self.config.ratio, generator)
-        return augmented_BCZYX, paint_blocks(hidden_BN, self.encoder.size, self.block)
+        ratio = self.config.ratio
+        return augmented_BCZYX, hidden_blocks(augmented_BCZYX, self.block, ratio, generator)
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return the mean squared error over the hidden voxels: 0 if they are painted exactly."""

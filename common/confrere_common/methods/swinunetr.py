@@ -15,7 +15,7 @@ from confrere_common.method import Augment, Method
 from confrere_common.parts.bottleneck import Bottleneck
 from confrere_common.parts.heads import in_one_pass
 from confrere_common.parts.hiding import block_side
-from confrere_common.parts.masking import block_grid, draw_hidden, paint_blocks
+from confrere_common.parts.masking import hidden_blocks
 from confrere_common.section import section
 
 
@@ -67,7 +67,6 @@ class Swinunetr(Method):
         self.config = config
         self.encoder = encoder
         self.block = block_side(config.block, encoder.size, "swinunetr")
-        self.cells = torch.Size(block_grid(encoder.size, self.block)).numel()
         square = encoder.size[-1] == encoder.size[-2]
         self.turns = (0, 1, 2, 3) if square else (0, 2)
         self.decoder = Bottleneck(encoder, compression=1.0, width=config.width)
@@ -114,8 +113,7 @@ class Swinunetr(Method):
         return torch.stack(every)[drawn_B, one_each], drawn_B
 
     def _lost(self, images_BCZYX: Tensor, generator: torch.Generator) -> Tensor:
-        hidden_BN = draw_hidden(images_BCZYX, self.cells, self.config.ratio, generator)
-        hidden_B1ZYX = paint_blocks(hidden_BN, self.encoder.size, self.block)
+        hidden_B1ZYX = hidden_blocks(images_BCZYX, self.block, self.config.ratio, generator)
         noise = torch.randn(images_BCZYX.shape, generator=generator, device=generator.device)
         return torch.where(hidden_B1ZYX, noise.to(images_BCZYX), images_BCZYX)
 

@@ -4,29 +4,30 @@ There is no paper of it: it is LeJEPA's test in a federation. There every site p
 features towards a Gaussian, so a site with few kinds of images must tear these apart. Here the pool
 of all sites is pushed. What a trial showed is in docs/methods.md.
 
-In place of LeJEPA's SIGReg, B mean_a int w(t) |phi_k(a, t) - phi_N(t)|^2, site k descends
+In place of LeJEPA's SIGReg, B mean_a int w(t) |phi_k(a, t) - phi_N(t)|^2 dt, site k descends
 
-    (B / p_k) mean_a int w(t) |phi(a, t) + p_k (phi_k(a, t) - psi_k(a, t)) - phi_N(t)|^2 dt,
+    B mean_a int w(t) |phi_k(a, t) + phi(a, t) - psi_k(a, t) - phi_N(t)|^2 dt,
 
-phi_k the characteristic function of the batch along slice a, phi that of all sites' features at the
-end of the last round, psi_k this site's part in it, p_k its share. The factor 1 / p_k makes it pull
-as strongly as LeJEPA does: exactly as that where a site is alone (p = 1, phi = psi), or where all
-sites and the batch are alike; then both have one gradient.
+phi_k the characteristic function of its batch along slice a, psi_k that of its features at the end
+of the last round, phi that of all sites' then: the mean of psi_k, each weighing as its images. As
+in SCAFFOLD, what is the site's own is taken out and what is common put in: if all sites move alike,
+phi_k + phi - psi_k is the pool as it now is, and in any case its mean over sites is. Where a site
+is alone, or all are alike, the two losses are one. (A first form, phi + p_k (phi_k - psi_k) with
+p_k the site's share, took the others for unmoved: all then push as if each had to move the pool by
+itself, and in a trial features collapsed.)
 
-A site sends psi_k, means of cosines and sines, each in -1 to 1. Rule 'mean' weighs them by images,
-so what comes back is the characteristic function of the pool, for which only a sum is needed: it
-may go under masks. All travels divided by 8, so that it is under secure_aggregation.clip as that is
-by default. Slices of a round follow from numbers that the server drew with the first weights, and
-from how many rounds have counted: alike at all sites, others in every round. A site finds its share
-without being told of others: it adds a random code of +1 and -1, and looks how much of it is in the
-sum, to about half of 1 / sqrt(marks) (0.02). A site's first round is LeJEPA's.
+A site sends psi_k, means of cosines and sines, each in -1 to 1, of its last ``memory`` features.
+Rule 'mean' weighs them by images, so the characteristic function of the pool comes back, for which
+only a sum is needed: it may go under masks. All travels divided by 8, so that it is under
+secure_aggregation.clip as that is by default. Slices of a round follow from numbers that the server
+drew with the first weights, and from how many rounds have counted: alike at all sites, others in
+every round.
 
 What sites see of each other is a round old. Where a part of the sites is asked, the pool is of
-these. Where a coordinator shortens updates (clip_ratio), the pool is cut short with them, and is
-not used in that round.
+these. A site that was not among the last round's does as LeJEPA does, and so do all in the first
+round, and where a coordinator shortens updates (clip_ratio): the pool is then cut short with them.
 
-Shapes: V views, B images, M rows remembered, F features, S slices, K knots, 2 = cosine and sine,
-D marks.
+Shapes: V views, B images, M rows remembered, F features, S slices, K knots, 2 = cosine and sine.
 """
 
 from typing import Annotated
@@ -42,18 +43,15 @@ from confrere_common.parts.normality import KNOTS, apart, characteristic, sigreg
 from confrere_common.section import section
 from confrere_common.weights import Weights
 
-POOL, MARKS = "fedsigreg.pool", "fedsigreg.marks"
-COUNT, SEED = "fedsigreg.count", "fedsigreg.seed"
-"""Names of what travels: the pool's characteristic function, the sum of codes, how many rounds have
-counted, and what the slices are drawn from."""
+POOL, COUNT, SEED = "fedsigreg.pool", "fedsigreg.count", "fedsigreg.seed"
+"""Names of what travels: the pool's characteristic function, how many rounds have counted, and what
+the slices are drawn from."""
 
 PART = 1 / 8
 """All that travels is this much of itself: no change of it is then over 0.25."""
 
 SEED_BITS = 20
 """So that float32 holds a seed exactly."""
-
-LEAST_SHARE = 0.01
 
 
 class Fedsigreg(Mixing):
@@ -63,7 +61,7 @@ class Fedsigreg(Mixing):
     needs = ("projector",)
     methods = ("lejepa",)
     rule = "mean"
-    leaves = "means of cosines and sines of images' features along random lines, and a random code"
+    leaves = "means of cosines and sines of images' features along random lines"
 
     @section
     class Config:
@@ -75,9 +73,6 @@ class Fedsigreg(Mixing):
         memory: Annotated[int, Field(ge=2)] = 512
         """Last features of a round (one for each view of an image) that make a site's part."""
 
-        marks: Annotated[int, Field(ge=16)] = 512
-        """Length of the random code by which a site finds its share."""
-
     config: Config
 
     def __init__(self, config: Config, visit: Visit) -> None:
@@ -88,15 +83,18 @@ class Fedsigreg(Mixing):
         self._new: Kept | None = None
         count = float(visit.given[COUNT]) / PART
         self.count = round(count)
-        self.known = self.count > 0 and abs(count - self.count) < 0.01 and bool(visit.kept)
-        self._take_up()
+        whole = self.count > 0 and abs(count - self.count) < 0.01
+        self.offset_SK2: Tensor | None = None
+        if whole and visit.kept and int(visit.kept["count"]) == self.count:
+            # What sites lied is cut to what could be true.
+            pool_SK2 = (visit.given[POOL] / PART).clamp(-1, 1)
+            self.offset_SK2 = (pool_SK2 - visit.kept["part"]).to(self.device)
 
     @classmethod
     def carried(cls, config: Config, method: Method) -> nn.Module:  # noqa: ARG003
-        """Return places for the pool, the codes, the count of rounds, and the seed of slices."""
+        """Return places for the pool, the count of rounds, and the seed of slices."""
         found = nn.Module()
         found.register_buffer("pool", torch.zeros(config.slices, KNOTS, 2))
-        found.register_buffer("marks", torch.zeros(config.marks))
         found.register_buffer("count", torch.zeros(()))
         found.register_buffer("seed", torch.randint(2**SEED_BITS, (2,)).float())
         return found
@@ -108,43 +106,26 @@ class Fedsigreg(Mixing):
     def test(self, features_VBF: Tensor, slices_FS: Tensor) -> Tensor:
         """Return how far the pool is from a Gaussian, given these features of this site."""
         self._remember(features_VBF.detach())
-        if not self.known:
+        if self.offset_SK2 is None:
             return sigreg(features_VBF, slices_FS)
         own_FS = self._slices(features_VBF.shape[-1], self.count).to(features_VBF)
-        moved_VSK2 = characteristic(features_VBF, own_FS) - self.part_SK2
-        pool_VSK2 = self.pool_SK2 + self.share * moved_VSK2
-        return features_VBF.shape[1] / self.share * apart(pool_VSK2)
+        pool_VSK2 = characteristic(features_VBF, own_FS) + self.offset_SK2
+        return features_VBF.shape[1] * apart(pool_VSK2)
 
     def sent(self, trained: Weights) -> Weights:
-        """Return the weights, with this site's part of the next pool, and its code, beside them."""
-        new, given = self._next(), self.visit.given
+        """Return the weights, with this site's part of the next pool beside them."""
+        new = self._next()
         if not new:
             return trained
         return {
             **trained,
             POOL: PART * new["part"],
-            MARKS: PART * new["marks"],
             COUNT: PART * torch.tensor(float(self.count + 1)),
-            SEED: given[SEED],
         }
 
     def keep(self, trained: Weights) -> Kept:  # noqa: ARG002
-        """Return what this site sent, and its share as far as it is known."""
+        """Return what this site sent, and for which round."""
         return self._next() or self.visit.kept
-
-    def _take_up(self) -> None:
-        """Read the pool, and how much of it is this site's."""
-        given, kept = self.visit.given, self.visit.kept
-        self.share = float(kept["share"]) if kept else 1.0
-        if not self.known:
-            return
-        # What a site lied is cut to what could be true.
-        self.pool_SK2 = (given[POOL] / PART).clamp(-1, 1).to(self.device)
-        self.part_SK2 = self.pool_SK2  # it was not among those that were asked
-        if int(kept["count"]) == self.count:
-            found = float(kept["marks"].double() @ given[MARKS].double()) / PART
-            self.share = min(max(found / self.config.marks, LEAST_SHARE), 1.0)
-            self.part_SK2 = kept["part"].to(self.device)
 
     def _remember(self, features_VBF: Tensor) -> None:
         if not torch.is_grad_enabled():
@@ -161,12 +142,9 @@ class Fedsigreg(Mixing):
         if self._new is None:
             rows_MF = self.remembered_MF
             slices_FS = self._slices(rows_MF.shape[1], self.count + 1).to(rows_MF)
-            drawn_D = torch.randint(2, (self.config.marks,), generator=self.visit.generator)
             self._new = {
                 "part": characteristic(rows_MF[None], slices_FS)[0].cpu(),
-                "marks": 2.0 * drawn_D - 1,
                 "count": torch.tensor(self.count + 1),
-                "share": torch.tensor(self.share),
             }
         return self._new
 

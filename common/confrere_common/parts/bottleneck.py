@@ -8,11 +8,11 @@ Shapes: B images, C channels, M channels of a map, [Z] Y X voxels (Z only in 3-D
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from confrere_common.encoder import Encoder
 from confrere_common.parts.decoder import Decoder
+from confrere_common.parts.heads import whole
 
 
 class Bottleneck(nn.Module):
@@ -36,7 +36,7 @@ class Bottleneck(nn.Module):
     def forward(self, coarsest_BMZYX: Tensor) -> Tensor:
         """Return images (B, C, [Z] Y X), at least in float32."""
         painted_BCZYX: Tensor = self.decoder([self.passing(coarsest_BMZYX)])
-        return painted_BCZYX.to(torch.promote_types(painted_BCZYX.dtype, torch.float32))
+        return whole(painted_BCZYX)
 
     def passing(self, coarsest_BMZYX: Tensor) -> Tensor:
         """Return the narrow map: all that the decoder sees."""

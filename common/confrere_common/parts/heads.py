@@ -70,9 +70,12 @@ def perceptron(
 
 def in_one_pass(network: Callable[[Tensor], Tensor], *views: Tensor) -> tuple[Tensor, ...]:
     """Apply *network* to all views at once: exact, since nothing in it depends on a batch."""
-    found = network(torch.cat(views))
-    # Out of half precision; float64, in which privacy is proved, stays.
-    return found.to(torch.promote_types(found.dtype, torch.float32)).chunk(len(views))
+    return whole(network(torch.cat(views))).chunk(len(views))
+
+
+def whole(found: Tensor) -> Tensor:
+    """Return *found* out of half precision; float64, in which privacy is proved, stays."""
+    return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from confrere_common.errors import DataError
+from confrere_common.parts.heads import whole
 
 UNKNOWN = -1
 
@@ -88,7 +89,7 @@ def must_be_classes(labels_B: Tensor, classes: int) -> None:
 
 def label_losses(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     """Return the cross-entropy of each image, 0 where the label is unknown; (B,)."""
-    logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+    logits_BK = whole(logits_BK)
     chosen_B1 = labels_B.clamp(min=0)[:, None]
     entropy_B = -log_softmax(logits_BK, dim=1).gather(1, chosen_B1)[:, 0]
     return entropy_B * (labels_B != UNKNOWN).to(entropy_B.dtype)

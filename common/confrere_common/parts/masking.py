@@ -45,6 +45,15 @@ def draw_hidden(
     return (ranks_BN < hidden_of(cells, ratio)).to(images_BCZYX.device)
 
 
+def hidden_blocks(
+    images_BCZYX: Tensor, block: int, ratio: float, generator: torch.Generator
+) -> Tensor:
+    """Draw which blocks of each image are hidden, (B, 1, [Z] Y X), True where hidden."""
+    size = tuple(images_BCZYX.shape[2:])
+    cells = torch.Size(block_grid(size, block)).numel()
+    return paint_blocks(draw_hidden(images_BCZYX, cells, ratio, generator), size, block)
+
+
 def usual_block(size: tuple[int, ...]) -> int:
     """Return the power of two nearest to a seventh of the longest side: 32 of 224, 8 of 64."""
     return 1 << max(0, round(math.log2(max(size) / 7)))

@@ -32,9 +32,10 @@ class Anomaly(FineTask):
         normal: Annotated[str, Field(min_length=1)]
         """The class of images that are normal."""
 
-        score: Literal["foretold", "knn", "mahalanobis"] = "foretold"
-        """What leads: how badly an image is foretold, or how far its features lie from those of
-        normal training images, by the nearest five or by their spread."""
+        score: Literal["foretold", "unusual", "knn", "mahalanobis"] = "foretold"
+        """What leads: how badly an image is foretold (its worst place); how unlike normal training
+        images it is foretold, worse or better (what is smoother than normal is foretold better); or
+        how far its features lie from theirs, by the nearest five or by their spread."""
 
         bottleneck: Annotated[int, Field(ge=4)] = 64
         """Channels of the coarsest map that the head sees: with all of them it may copy."""

@@ -7,6 +7,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
 from confrere_client.finetune.lesson import lesson_of
 from confrere_client.masked.masked_round import NotesInMemory, Seat
 from confrere_client.privacy.budget import Ledger
@@ -17,6 +20,7 @@ from confrere_client.work import Desk, answer, answer_masked
 from confrere_common.exchange import Answer, Refusal, Task
 from confrere_common.loading import COMMON_FAMILIES, parse_run
 from confrere_common.privacy.accounting import Budget
+from confrere_common.privacy.settings import Privacy
 from confrere_common.secagg.messages import Reply, Request
 from confrere_deploy.engine import Job
 from confrere_deploy.study.simulated_roster import draw_roster
@@ -64,15 +68,20 @@ def desk_of(job: Job, site: str) -> Desk:
 
 
 def account_of(job: Job, site: str) -> Account | None:
-    """Return what pays for a simulated site's private rounds: its budget is what the run asks."""
+    """Return what pays for a simulated site's private rounds; None in a run that is not private."""
     asked = job.run.privacy
     if asked is None:
         return None
+    return site_account(asked, job.folder, site, job.images.catalog.patients[job.sites[site]])
+
+
+def site_account(asked: Privacy, folder: Path, site: str, owners_N: NDArray[np.int64]) -> Account:
+    """Return a simulated site's account, its ledger in its own folder, its budget the run's."""
     return Account(
         data_set=site,
         study="simulation",
-        owners_N=job.images.catalog.patients[job.sites[site]],
-        ledger=Ledger(path=site_folder(job.folder, site) / "ledger.sqlite"),
+        owners_N=owners_N,
+        ledger=Ledger(path=site_folder(folder, site) / "ledger.sqlite"),
         budget=Budget(epsilon=asked.epsilon, delta=asked.delta),
     )
 

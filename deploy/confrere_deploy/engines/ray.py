@@ -4,11 +4,11 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,17 @@ from confrere_client.data.subset import Subset
 from confrere_client.masked.masked_round import NotesInFile, Seat
 from confrere_client.state import Keepsake
 from confrere_client.work import Desk
-from confrere_common.errors import ConfigError
+from confrere_common.privacy.settings import Privacy
 from confrere_deploy.engine import Job, needs
-from confrere_deploy.engines.inline import site_folder, trainer_for
+from confrere_deploy.engines.inline import site_account, site_folder, trainer_for
 from confrere_deploy.study.simulated_roster import SimulatedRoster, draw_roster
 from confrere_server.store import ServerState
 
 ROWS = "rows.npz"
+
+Rows: TypeAlias = NDArray[np.int64]
+
+NOBODY: Rows = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +44,13 @@ class Parcel:
     roster: SimulatedRoster | None
     """Keys of all sites, for masked rounds."""
 
+    privacy: Privacy | None
+    """What a private run asks: each site's ledger lies in its own folder."""
+
 
 @needs("ray", "pip install 'confrere[ray]', or use --engine inline")
 def ray(job: Job) -> ServerState:
     """Carry the job's remaining rounds over Flower and Ray."""
-    if job.run.privacy is not None:
-        raise ConfigError(["a private run needs each site's ledger at hand: use --engine inline."])
     simulation = _flower()
     parcel = _pack(job)
     found: list[ServerState] = []
@@ -84,10 +89,12 @@ def ray(job: Job) -> ServerState:
 def find_desk(parcel: Parcel, context: Any) -> Desk:
     """Return the desk of the site that a Flower node stands for."""
     site = parcel.names[int(context.node_config["partition-id"])]
-    images, rows = _open(parcel.pixels, parcel.folder / ROWS)
+    number = parcel.names.index(site)
+    images, rows, owners = _open(parcel.pixels, parcel.folder / ROWS)
+    asked = parcel.privacy
     return Desk(
         site=site,
-        images=Subset(images, rows[parcel.names.index(site)]),
+        images=Subset(images, rows[number]),
         keepsake=Keepsake(
             folder=site_folder(parcel.folder, site),
             digest=parcel.digest,
@@ -96,6 +103,7 @@ def find_desk(parcel: Parcel, context: Any) -> Desk:
         ),
         trainer=trainer_for,
         seat=_seat(parcel, site),
+        account=site_account(asked, parcel.folder, site, owners[number]) if asked else None,
     )
 
 
@@ -111,18 +119,23 @@ def _seat(parcel: Parcel, site: str) -> Seat | None:
 
 
 @lru_cache(maxsize=1)
-def _open(pixels: Path, rows: Path) -> tuple[Images, list[NDArray[np.int64]]]:
+def _open(pixels: Path, rows: Path) -> tuple[Images, list[Rows], list[Rows]]:
+    """Return images, and for each site its rows and whose these are."""
     mapped = np.load(pixels, mmap_mode="r")
     images = Images(pixels=mapped, catalog=catalog_of([]), skipped=(), digest="")
     with np.load(rows, allow_pickle=False) as kept:
-        return images, [kept[f"site_{number}"] for number in range(len(kept.files))]
+        sites = range(sum(name.startswith("site_") for name in kept.files))
+        owners = [kept.get(f"owners_{number}", NOBODY) for number in sites]
+        return images, [kept[f"site_{number}"] for number in sites], owners
 
 
 def _pack(job: Job) -> Parcel:
     job.folder.mkdir(parents=True, exist_ok=True)
-    rows: Mapping[str, NDArray[np.int64]] = {
-        f"site_{number}": rows for number, rows in enumerate(job.sites.values())
-    }
+    rows: dict[str, Rows] = {}
+    for number, own in enumerate(job.sites.values()):
+        rows[f"site_{number}"] = own
+        if job.run.privacy is not None:
+            rows[f"owners_{number}"] = job.images.catalog.patients[own]
     np.savez(job.folder / ROWS, **rows)  # type: ignore[arg-type]
     return Parcel(
         pixels=Path(job.images.pixels.filename).resolve(),  # type: ignore[attr-defined]
@@ -131,6 +144,7 @@ def _pack(job: Job) -> Parcel:
         digest=job.digest,
         keep=job.run.federation.keep_checkpoints + 1,
         roster=draw_roster(job.sites) if job.run.secure_aggregation is not None else None,
+        privacy=job.run.privacy,
     )
 
 

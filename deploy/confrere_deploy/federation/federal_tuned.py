@@ -14,7 +14,7 @@ from confrere_common.judged import SCORED, evaluation_of
 from confrere_common.loading import as_dict
 from confrere_common.model import input_of, task_of
 from confrere_deploy.report import schema, tuned
-from confrere_deploy.report.pooled import Evaluated, evaluated
+from confrere_deploy.report.pooled import Evaluated, cautions, evaluated
 from confrere_deploy.study.history import record_warnings
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.protection import Told, protection, rounds_of
@@ -74,7 +74,11 @@ def tuned_report(
             images_per_s=0.0,
         ),
         protection=protection(run, told, rounds_of(records)),
-        warnings=(*_unscored(run, scores), *record_warnings(run.seeds[0], records)),
+        warnings=(
+            *_unscored(run, scores),
+            *cautions(scores),
+            *record_warnings(run.seeds[0], records),
+        ),
         data=schema.Data(
             images=sum(images.values()),
             classes=task.classes or (),

@@ -3,7 +3,7 @@
 An optional key that has no value is absent, never null.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,6 +16,9 @@ from confrere_deploy.report.svg import GREY, HUES, draw
 from confrere_deploy.report.words import number
 
 Count = Annotated[int, Field(ge=1)]
+
+COARSE = 0.1
+"""An error of the area above it leaves little to say."""
 
 DRAWN = 6
 """Classes whose curves are drawn; all are in report.json."""
@@ -143,6 +146,15 @@ def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
         shared=_shared({site.site: site.auc for site in sites if site.auc is not None}),
         course={one["round"]: one["auc"] for one in found if "auc" in one},
     )
+
+
+def cautions(found: Evaluated | None) -> Iterator[str]:
+    """Yield what a reader should know before believing the section."""
+    if found is not None and found.error is not None and found.error > COARSE:
+        yield (
+            f"The pooled AUC may be off by {found.error:.2f}: cells hold too few scores apart from "
+            "each other. Either patients are few, or the model scores all images nearly alike."
+        )
 
 
 def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:

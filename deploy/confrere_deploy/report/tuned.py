@@ -135,6 +135,9 @@ class TunedReport:
     courses: tuple[Course, ...]
     """Every training of every repetition."""
 
+    pictures: bool = False
+    """Whether pictures.html lies beside it: images of patients, which the report has none of."""
+
     intervals: str = (
         "95 %, from a bootstrap over the test patients, widened by how the repetitions vary"
     )

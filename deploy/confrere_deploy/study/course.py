@@ -59,6 +59,7 @@ class Course:
 
     def chosen(self, last: ServerState) -> Weights:
         """Return the weights of the best round; those of the last where that is the best."""
+        self.enough(last)  # nobody asked after the last round, which may be the best
         if self.best == last.round or not self.scores:
             return last.weights
         try:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from confrere_client.data.catalog import Catalog
 from confrere_client.data.images import Images
 from confrere_client.device import choose_device
 from confrere_client.finetune.judge import Answers, Exam, Judge, collected, score
-from confrere_client.finetune.lesson import Lesson, classes_in, marked, taught
+from confrere_client.finetune.lesson import Lesson, classes_in, marked, must_be_known, taught
 from confrere_client.finetune.start import with_start
 from confrere_client.state import Keepsake
 from confrere_common.config import Run
@@ -121,7 +122,8 @@ def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
     run = replace(run, finetune=replace(task, classes=task.classes or _classes(images, task)))
     run, warm = with_start(run, folder)
     task = must_finetune(run)
-    held = holdout(images.catalog, data.test_share, data.val_share, data.seed)
+    must_be_known(images, task)
+    held = holdout(_told_of(images, task), data.test_share, data.val_share, data.seed)
     whole = {HERE: held.train} if alone else spread(data, images.catalog, held.train)
     sites = {site: taught(images, rows, task, data.seed) for site, rows in whole.items()}
     known = marked(images, task)
@@ -139,6 +141,18 @@ def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
         warm=warm,
         notes=tuple(_notes(run, images, sites, test)),
     )
+
+
+def _told_of(images: Images, task: Finetune) -> Catalog:
+    """Return the catalog in which an image is labelled where the task's mark is known.
+
+    Else images with masks or boxes and without a class would give no validation patients.
+    """
+    catalog = images.catalog
+    if TASKS.member(task.task.name).marks == "label":
+        return catalog
+    labels = np.where(marked(images, task), np.maximum(catalog.labels, 0), -1)
+    return replace(catalog, labels=labels, classes=catalog.classes or ("marked",))
 
 
 def _classes(images: Images, task: Finetune) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """Carries out a fine-tuning from run file to report: ``confrere finetune``, and simulated sites."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -11,16 +13,19 @@ from confrere_client.data.cache import default_cache_dir
 from confrere_client.data.images import Images, open_images
 from confrere_client.device import choose_device
 from confrere_client.finetune.judge import judge_of
+from confrere_client.finetune.pictures.gallery import galleries
 from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
 from confrere_common.loading import dump
-from confrere_common.model import encoder_weights, input_of
+from confrere_common.model import build_model, encoder_weights, input_of, load_weights
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
+from confrere_common.task import FineTask
 from confrere_deploy.engine import ENGINES, must_run
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.tuned import TunedReport, write_tuned
+from confrere_deploy.report.tuned_pictures import PICTURES, write_pictures
 from confrere_deploy.study import arms, plan
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.finetuning import (
@@ -37,7 +42,7 @@ from confrere_deploy.study.options import Options, observed
 from confrere_deploy.study.outbox import STUDY, open_folder
 from confrere_deploy.study.progress import Display
 from confrere_deploy.study.summary import write_skipped
-from confrere_deploy.study.tuned_report import renamed, report_of, without_weights
+from confrere_deploy.study.tuned_report import exam_of, renamed, report_of, without_weights
 from confrere_server.masked import must_be_maskable, must_hide
 
 ALONE = "inline"
@@ -96,6 +101,7 @@ def _done(
                     first = found
                 done[name].append(without_weights(found))
     report = report_of(lecture, judge, renamed(done, alone), clock, options.command)
+    report = replace(report, pictures=_pictured(lecture, first, out))
     write_tuned(out, report)
     write_skipped(out / "skipped.csv", lecture.images.skipped)
     _export(lecture, options, first, report)
@@ -104,7 +110,23 @@ def _done(
         console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"network: {out / 'task.safetensors'}", markup=False, soft_wrap=True)
+    if report.pictures:
+        said = f"pictures of patients, they stay here: {out / PICTURES}"
+        console.print(said, markup=False, soft_wrap=True)
     return report
+
+
+def _pictured(lecture: Lecture, arm: Arm, out: Path) -> bool:
+    """Write pictures of the first seed's answers; none where heads are of sites. Say whether."""
+    model = build_model(lecture.run, lecture.run.seeds[0])
+    if lecture.finetune.head != "shared" or not isinstance(model, FineTask):
+        return False
+    load_weights(model, arm.weights)
+    task = model.to(choose_device(lecture.run.train.device)).eval()
+    shown = galleries(task, exam_of(lecture, arm.asked), arm.answers)
+    if shown:
+        write_pictures(out / PICTURES, lecture.run.name, {"the network": shown})
+    return bool(shown)
 
 
 def _open(run: Run, options: Options, console: Console) -> Images:

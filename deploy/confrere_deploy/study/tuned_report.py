@@ -17,6 +17,7 @@ from confrere_client.measure.intervals import Figure
 from confrere_common.loading import as_dict, digest, dump
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.report import schema, tuned
+from confrere_deploy.report.pooled import cautions
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.counted import counted
 from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, labelled
@@ -31,6 +32,7 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
               ) -> tuned.TunedReport:  # fmt: skip
     """Return report.json's content."""
     run = lecture.run
+    told = counted(lecture, done["federated"][0]) if "federated" in done else None
     return tuned.TunedReport(
         name=run.name,
         created=datetime.now(UTC),
@@ -44,9 +46,9 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
         arms={name: _arm(lecture, judge, name, seeds) for name, seeds in done.items()},
         differences=_differences(lecture, judge, done),
         courses=tuple(_courses(lecture, done)),
-        evaluation=counted(lecture, done["federated"][0]) if "federated" in done else None,
+        evaluation=told,
         cost=_cost(done, clock),
-        warnings=tuple(_warnings(lecture, clock)),
+        warnings=(*_warnings(lecture, clock), *cautions(told)),
         skipped=_skipped(lecture),
         data=_data(lecture),
         machine=machine(run.train.device),

@@ -5,9 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
-
-from safetensors.torch import save
 
 from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.code import code_digest
@@ -17,6 +16,7 @@ from confrere_common.family import Named
 from confrere_common.judged import evaluation_of
 from confrere_common.loading import dump
 from confrere_common.model import input_of, objective_of, task_of, whole_encoder
+from confrere_common.pack import views
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
@@ -62,7 +62,7 @@ def publish(
     names = (*files_of(folder, run, state, training), "rounds.json")
     rounds = [{**record.as_dict(), "loss": record.loss} for record in state.records]
     atomic_write(folder.path / "rounds.json", json.dumps(rounds, indent=1).encode())
-    files = {n: hashlib.sha256((folder.path / n).read_bytes()).hexdigest() for n in names}
+    files = {name: _sha256(folder.path / name) for name in names}
     length, head = workspace.chain().head()
     release = {
         **training,
@@ -72,6 +72,11 @@ def publish(
     }
     sealed = seal("release", release, workspace.signing_key())
     atomic_write(folder.path / "release.json", sealed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:  # not read as a whole: it may be a model
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _encoder(
@@ -95,8 +100,7 @@ def _network(folder: Folder, run: Run, state: ServerState) -> Iterator[str]:
     if task is None:
         return
     if task.head == "shared":
-        whole = {name: tensor.contiguous() for name, tensor in state.weights.items()}
-        atomic_write(folder.path / NETWORK, save(whole))
+        atomic_write(folder.path / NETWORK, views(state.weights))
         yield NETWORK
     atomic_write(folder.path / "task.json", dump(run).encode())
     yield "task.json"

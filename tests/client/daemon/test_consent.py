@@ -16,12 +16,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loopback import make_workspace, serving
 from served import federated
+from tiny_runs import tuning
 
+from confrere_client.daemon.consent import against_task
 from confrere_client.daemon.fleet import Incoming, Metadata, ObjectTree, make_message
 from confrere_client.daemon.hands import Hands
 from confrere_client.daemon.loop import Daemon
 from confrere_client.hospital.join import join
 from confrere_client.hospital.plans import decide
+from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
@@ -116,6 +119,7 @@ class Case:
         return (
             self.proposal == replace(PROPOSAL, run=run)
             and untouched
+            and not self.task.evaluate  # this run trains no task
             and self.bundle == bundle_digest()
             and not self.paused
             and policy != "refuse"
@@ -131,6 +135,7 @@ OTHER_TASKS = (
     replace(TASK, run=RUN + " "),
     replace(TASK, run="{}"),
     replace(TASK, seed=1),
+    replace(TASK, round=2, evaluate=True),
 )
 OTHER_PROPOSALS = (
     PROPOSAL,
@@ -282,3 +287,22 @@ def test_rubbish_is_answered_with_a_code_and_starts_nothing(
     text = str(dict(body))  # type: ignore[call-overload]
     assert "Traceback" not in text
     assert "/" not in text.replace("://", "")
+
+
+@pytest.mark.parametrize(
+    ("policy", "round", "due"),
+    [
+        (Policy(), 2, ""),
+        (Policy(), 1, "not-approved"),
+        (Policy(), 3, "not-approved"),
+        (Policy(evaluation=False), 2, "policy-evaluation"),
+        (Policy(require_secure_aggregation=True), 2, "policy-evaluation"),
+        (Policy(max_bytes_per_round=11), 2, "policy-bytes"),
+    ],
+)
+def test_a_model_is_scored_only_as_plan_and_policy_say(
+    policy: Policy, round: int, due: str
+) -> None:
+    task = replace(TASK, round=round, evaluate=True)
+
+    assert against_task(policy, tuning(), task) == due

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from tiny_runs import tiny_run, tuning
 
+from confrere_client.data.boxes import Boxes
 from confrere_client.data.catalog import catalog_of
 from confrere_client.data.images import Images
+from confrere_client.data.masks import Masks
 from confrere_client.finetune.lesson import (
     Lesson,
     classes_in,
     lesson_of,
+    must_be_known,
     parts,
     site_lesson,
     taught,
@@ -162,3 +166,57 @@ def test_what_is_normal_teaches_alone_but_all_serve_to_judge() -> None:
 
     assert taught(images, rows, finetune, 0).tolist() == [0, 2]
     assert taught(images, rows, finetune, 0, judging=True).tolist() == [0, 1, 2]
+
+
+def test_a_class_that_the_run_does_not_name_is_told_before_any_round(tmp_path: Path) -> None:
+    masks = [np.zeros((8, 8), np.uint8) for _ in range(40)]
+    masks[-1][0, 0] = 3
+    pixels = np.zeros((40, 1, 8, 8), np.uint8)
+    records = [
+        Record(
+            name=f"i{n}", decode=lambda n=n: pixels[n], patient=f"p{n}",
+            label="z" if n == 39 else "a",
+            mask=lambda n=n: masks[n], boxes=lambda n=n: [("z" if n == 39 else "a", (1, 1, 4, 4))],
+        )
+        for n in range(40)
+    ]  # fmt: skip
+    folders = [tmp_path / name for name in ("masks", "boxes")]
+    for folder in folders:
+        folder.mkdir()
+    images = Images(
+        pixels=pixels, catalog=catalog_of(records), skipped=(), digest="",
+        masks=Masks(records=records, home=folders[0], shape=(8, 8)),
+        boxes=Boxes(records=records, home=folders[1], shape=(8, 8)),
+    )  # fmt: skip
+    said = {
+        "segmentation": "a mask holds class 3, and finetune.classes names 1",
+        "detection": "1 classes of the images are none of the run's",
+        "classification": "1 classes of the images are none of the run's",
+        "retrieval": "1 classes of the images are none of the run's",
+    }
+
+    for task, text in said.items():
+        finetune = Finetune(task=Named(name=task, knobs={}), classes=("a",))
+        with pytest.raises(DataError, match=text):
+            must_be_known(images, finetune)
+
+
+def test_a_box_list_without_a_box_and_a_mask_of_nothing_still_teach(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 1, 8, 8), np.uint8)
+    records = [
+        Record(
+            name=f"i{n}", decode=lambda: pixels[0], patient=f"p{n}",
+            mask=lambda: np.zeros((8, 8)), boxes=list,
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    images = Images(
+        pixels=pixels, catalog=catalog_of(records), skipped=(), digest="",
+        masks=Masks(records=records, home=tmp_path, shape=(8, 8)),
+        boxes=Boxes(records=records, home=tmp_path, shape=(8, 8)),
+    )  # fmt: skip
+
+    for task in ("segmentation", "detection"):
+        finetune = Finetune(task=Named(name=task, knobs={}), classes=("a",))
+        must_be_known(images, finetune)
+        assert taught(images, np.arange(2), finetune, 0).tolist() == [0, 1]

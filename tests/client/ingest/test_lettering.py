@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from confrere_client.ingest.reader import Exam, Skipped
-from confrere_client.ingest.working.lettering import FOUND, MASKED, without_text
+from confrere_client.ingest.working.lettering import FOUND, MASKED, may_hold_text, without_text
 
 
 @pytest.fixture
@@ -40,3 +40,10 @@ def test_it_may_be_flagged_or_leave_the_picture_out(exam: Exam) -> None:
 
 def test_what_no_device_writes_into_is_left_alone(exam: Exam) -> None:
     assert without_text(exam, "histology", "skip") is exam
+
+
+@pytest.mark.parametrize(("modality", "found"), [("us", True), ("cxr", True), ("sm", False)])
+def test_where_text_may_stand_pixels_are_not_made_fewer_before_it_is_looked_for(
+    modality: str, found: bool
+) -> None:
+    assert may_hold_text(modality) == found

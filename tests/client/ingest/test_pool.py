@@ -68,3 +68,30 @@ def test_no_two_tasks_want_more_memory_together_than_there_is(pool: Pool) -> Non
         at_work.discard(given.ask["number"])
 
     assert not at_work
+
+
+def test_a_worker_holds_many_small_tasks_and_none_that_its_socket_may_not_take(pool: Pool) -> None:
+    pool.memory_bytes = 1 << 30
+    drawn: list[int] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in range(200):
+            drawn.append(number)
+            yield Task(ask={"do": "answer", "number": number, "x": "x" * 20_000}, limit_s=30)
+
+    heard = pool.carry_out(tasks())
+    next(heard)
+    at_first = len(drawn)
+
+    assert len(list(heard)) == 199
+    assert 2 <= at_first <= 2 * 3 + 1  # of 20 kB, three to a worker, and one drawn to wait
+
+
+def test_what_was_done_but_not_told_is_done_anew_when_a_worker_dies(pool: Pool) -> None:
+    pool.jobs = 1
+    tasks = [*(task("answer", number) for number in range(10)), task("die", 10)]
+
+    words = last_words(pool, [*tasks, *(task("answer", number) for number in range(11, 20))])
+
+    assert sorted(words) == list(range(20))
+    assert [number for number, said in words.items() if "skip" in said] == [10]

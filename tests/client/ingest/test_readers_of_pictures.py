@@ -8,6 +8,7 @@ from PIL import Image
 from confrere_client.ingest.reader import HEAD_BYTES, Exam, Reader, Skipped
 from confrere_client.ingest.readers.npz import Npz
 from confrere_client.ingest.readers.picture import Picture
+from confrere_client.ingest.shaping.resample import resampled
 
 
 def read(reader: Reader, path: Path) -> list[Exam]:
@@ -65,6 +66,57 @@ def test_a_bad_picture_is_skipped_with_a_reason(tmp_path: Path, content: bytes, 
         read(Picture(), tmp_path / "a.png")
 
     assert caught.value.kind == kind
+
+
+def smooth(rows: int, columns: int) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 255, (rows // 8, columns // 8, 3), np.uint8)
+    return Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC)
+
+
+def fitted(path: Path, px: int | None) -> Exam:
+    (exam,) = Picture().load(Picture().index(path), {"picture_px": px})
+    return exam
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.png", 0), ("a.jpg", 3)])
+def test_a_picture_read_at_its_size_is_the_one_resampled_afterwards(
+    tmp_path: Path, name: str, most: float
+) -> None:
+    smooth(320, 480).save(tmp_path / name, quality=95)
+    whole = fitted(tmp_path / name, None)
+
+    small = fitted(tmp_path / name, 100)
+
+    wanted = resampled(whole.pixels, (67, 100)).astype(int)
+    assert small.pixels.shape == (3, 67, 100)
+    assert small.source_shape == whole.pixels.shape
+    assert np.abs(small.pixels - wanted).mean() <= most
+
+
+def test_a_turned_picture_is_read_upright_at_its_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth(64, 160).save(tmp_path / "a.jpg", exif=exif)
+
+    exam = fitted(tmp_path / "a.jpg", 80)
+
+    assert exam.pixels.shape == (3, 80, 32)
+    assert exam.source_shape == (3, 160, 64)
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette", "small"])
+def test_what_cannot_be_read_smaller_is_read_whole(tmp_path: Path, kind: str) -> None:
+    picture = smooth(64, 80)
+    if kind == "16 bits":
+        picture = Image.fromarray(np.asarray(picture)[..., 0].astype(np.uint16) * 200)
+    if kind == "palette":
+        picture = picture.quantize(8)
+    picture.save(tmp_path / "a.png")
+
+    exam = fitted(tmp_path / "a.png", 80 if kind == "small" else 40)
+
+    assert exam.pixels.shape[1:] == (64, 80)
+    assert exam.source_shape == ()
 
 
 def test_arrays_are_exams_with_labels_splits_and_patients(tmp_path: Path) -> None:

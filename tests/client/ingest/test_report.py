@@ -10,6 +10,7 @@ def summary(**patients: int) -> dict[str, Any]:
     return {
         **whole,
         "exams_of_unknown_patients": 0,
+        "exams_with_masks": 1,
         "pixel_bytes": 10,
         "tables": {"label": cells},
         "brightness": {"ct": [0, 3, 9], "mr": [0, 0, 0]},

@@ -51,6 +51,17 @@ def exams_of(file: Path, **options: Any) -> list[Exam]:
     return [exam for part in READER.index(file) for exam in READER.load([part], options)]
 
 
+def test_pale_tissue_beside_dark_stain_is_taken(tmp_path: Path) -> None:
+    data = pytest.importorskip("skimage.data")
+    image = glass(2048)
+    image[:] = 242
+    image[512:1536, 512:1536] = np.tile(data.immunohistochemistry(), (2, 2, 1))
+
+    exams = exams_of(pyramid(tmp_path / "ihc.tif", image), microns_per_px=0.5, tile_px=256)
+
+    assert len(exams) == 16
+
+
 def test_tiles_are_taken_where_tissue_is(slide: Path) -> None:
     exams = exams_of(slide, microns_per_px=1.0, tile_px=128)
 

@@ -105,6 +105,21 @@ def test_a_patient_whose_gradient_is_no_number_counts_as_nobody(
         assert float((found - due).norm() / due.norm()) < LIMIT
 
 
+@pytest.mark.parametrize("engine", [vmapped, ghost], indirect=True)
+def test_a_forward_that_nobody_goes_back_through_leaves_no_norm_behind(
+    model: Method, engine: Engine
+) -> None:
+    """Opacus' fast gradients then clip by the norms of that forward, and say nothing."""
+    patients = views_of(model, RAGGED)
+
+    for other in views_of(model, (1, 2), seed=9):
+        model.losses(*other)  # with gradients on, as in a check or a figure
+    found = flat(engine(model, padded(patients), 0.1))
+
+    due = flat(looped(model, patients, 0.1))
+    assert float((found - due).norm() / due.norm()) < LIMIT
+
+
 class Sampled(nn.Module):
     """A head that lays the rows of its two views out image by image, not view by view."""
 

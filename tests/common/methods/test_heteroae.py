@@ -9,7 +9,7 @@ from torch import Tensor
 
 from confrere_common.encoder import build_encoder
 from confrere_common.family import Named
-from confrere_common.methods.heteroae import Heteroae, rank_among
+from confrere_common.methods.heteroae import Heteroae, rank_among, unlike, unusual, usual_of
 
 KNOBS = {
     "resnet": {"width": 8, "groups": 4, "stem": "small"},
@@ -122,3 +122,73 @@ def test_a_rank_is_the_share_of_normal_images_that_are_less_odd() -> None:
     normal = torch.tensor([3.0, 1.0, 2.0, 4.0])
 
     assert rank_among(torch.tensor([0.5, 2.5, 9.0]), normal).tolist() == [0.0, 0.5, 1.0]
+
+
+def maps_of(count: int, seed: int, level: float = 1.0) -> Tensor:
+    """Return anomaly maps whose errors vary by a factor about *level*, more on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.linspace(0.1, 0.5, 8)
+    return level * (spread * torch.randn(count, 1, 8, 8, generator=generator)).exp()
+
+
+def test_what_is_foretold_too_well_is_unusual_and_scores_no_higher_by_its_error() -> None:
+    usual = usual_of(maps_of(200, 0))
+    normal, smooth = maps_of(50, 1), maps_of(50, 2, level=0.5)
+
+    plain = [maps.flatten(1).amax(1) for maps in (normal, smooth)]
+    both = [unlike(maps, usual) for maps in (normal, smooth)]
+
+    assert plain[1].mean() < plain[0].mean()
+    assert both[1].mean() > 1.5 * both[0].mean()
+
+
+@pytest.mark.parametrize(("level", "side"), [(2.0, "more"), (0.5, "less")])
+def test_a_side_counts_what_lies_on_it(level: float, side: str) -> None:
+    usual, odd = usual_of(maps_of(200, 0)), maps_of(50, 1, level)
+
+    found = {one: float(unusual(odd, usual, one).mean()) for one in ("more", "less", "both")}  # type: ignore[arg-type]
+
+    assert found[side] > 1
+    assert found["both"] >= found[side]
+    assert found["more"] == pytest.approx(-found["less"])
+
+
+def test_deviations_of_normal_images_are_those_of_a_standard_normal() -> None:
+    found = unusual(maps_of(400, 1), usual_of(maps_of(400, 0)), "more")
+
+    assert float(found.mean()) == pytest.approx(0, abs=0.05)
+    assert float(found.std()) == pytest.approx(0.9, abs=0.1)  # spreads are enlarged by a tenth
+
+
+def test_a_site_s_own_scale_of_errors_does_not_matter() -> None:
+    one, other = maps_of(50, 1), 3 * maps_of(50, 1)
+
+    found = [
+        unusual(maps, usual_of(maps_of(200, 0, level)))
+        for maps, level in ((one, 1.0), (other, 3.0))
+    ]
+
+    torch.testing.assert_close(found[0], found[1], rtol=1e-2, atol=1e-2)
+
+
+def test_places_that_never_vary_are_not_made_much_of() -> None:
+    flat = torch.ones(50, 1, 8, 8) + 1e-4 * torch.rand(50, 1, 8, 8)
+    flat[..., 4:] = maps_of(50, 0)[..., 4:]
+
+    found = unusual(flat + 1e-3, usual_of(flat))
+
+    assert float(found[..., :4].max()) < 0.1
+
+
+def test_maps_that_are_all_exact_are_usual() -> None:
+    exact = torch.zeros(4, 1, 8, 8)
+
+    assert not unusual(exact, usual_of(exact)).any()
+    assert not unlike(exact, usual_of(exact)).any()
+
+
+def test_what_lies_on_the_other_side_is_no_merit() -> None:
+    usual, rough = usual_of(maps_of(200, 0)), maps_of(50, 1, level=3.0)
+
+    assert (unlike(rough, usual, "less") >= 0).all()
+    assert unlike(rough, usual, "less").mean() < unlike(maps_of(50, 2), usual, "less").mean()

@@ -90,3 +90,29 @@ def test_a_box_opens_for_its_key_and_context_alone() -> None:
 def test_purposes_do_not_run_into_each_other() -> None:
     assert masks.derive(key(1), "ab", "c") != masks.derive(key(1), "a", "bc")
     assert masks.derive(key(1), 'a", "b') != masks.derive(key(1), "a", "b")
+
+
+@pytest.mark.parametrize("place", range(32))
+def test_every_byte_of_a_mask_s_key_counts(place: int) -> None:
+    """A generator seeded with 32 bits of 256 can be searched: Flower's was, in 46 s."""
+    other = bytearray(key(1))
+    other[place] ^= 1
+    one, two = np.zeros(4096, np.uint32), np.zeros(4096, np.uint32)
+
+    masks.add_masks(one, [key(1)], [])
+    masks.add_masks(two, [bytes(other)], [])
+
+    assert np.count_nonzero(one == two) < 3
+
+
+def test_a_fold_of_a_key_s_words_is_another_mask() -> None:
+    """Two keys whose 32-bit words have one exclusive or: a folded key could not tell them apart."""
+    words = np.arange(8, dtype=np.uint32)
+    swapped = words[::-1].copy()
+    one, two = np.zeros(64, np.uint32), np.zeros(64, np.uint32)
+
+    masks.add_masks(one, [words.tobytes()], [])
+    masks.add_masks(two, [swapped.tobytes()], [])
+
+    assert np.bitwise_xor.reduce(words) == np.bitwise_xor.reduce(swapped)
+    assert not np.array_equal(one, two)

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.errors import CheckpointError, ConfigError, DataError
 from confrere_deploy.evaluation.carry import carry_out
 from confrere_deploy.evaluation.contestants import contestants, names_of
 from confrere_deploy.evaluation.wishes import Wishes, labels_in
@@ -234,3 +234,36 @@ def test_encoders_are_called_by_their_folder_and_none_twice(tmp_path: Path) -> N
              tmp_path / "vit.safetensors", tmp_path / "scratch/encoder.safetensors"]  # fmt: skip
 
     assert names_of(paths) == ["a", "a (2)", "vit", "scratch (1)"]
+
+
+def test_a_catalog_as_hospitals_have_them_is_evaluated_or_told_of(tmp_path: Path) -> None:
+    run_file = paint(tmp_path)
+    table = tmp_path / "table.csv"
+    rows = table.read_text().splitlines()
+    rows[1] = rows[1].replace(",a,", ",c,")  # a class of one patient
+    rows[2] = rows[2].replace(",b,", ",,")  # no label
+    rows[3] = "gone.png,p2,site-1,a,?,not known"  # no file; sex and age of nobody
+    table.write_text("\n".join(rows))
+    (tmp_path / "i5.png").write_bytes(b"torn")
+
+    report = evaluated(run_file, tmp_path / "out", robustness=True, pictures=False)
+
+    said = " ".join(report["warnings"])
+    assert "Class 'c' has fewer than 3 patients" in said
+    assert "2 images could not be read" in said
+    assert report["skipped"]["count"] == 2
+    assert "p2" not in json.dumps(report)
+    assert "gone.png" not in (tmp_path / "out/report.html").read_text()
+
+
+def test_patients_who_cross_splits_are_refused_without_a_name(tmp_path: Path) -> None:
+    run_file = paint(tmp_path, patients=12)
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    crossing = [f"{line.replace(',p1,', ',p0,')},{'test' if n % 2 else 'train'}"
+                for n, line in enumerate(lines[1:])]  # fmt: skip
+    (tmp_path / "table.csv").write_text("\n".join([f"{lines[0]},split", *crossing]))
+
+    with pytest.raises(DataError, match="in more than one split") as told:
+        evaluated(run_file, tmp_path / "out")
+
+    assert "p0" not in str(told.value)

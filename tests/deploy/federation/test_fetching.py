@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import make_workspace
+from safetensors.torch import load
 from served import federated
 
+from confrere_common.config import Run
 from confrere_common.errors import ConfigError
+from confrere_common.finetune import Finetune
 from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import signing_public
 from confrere_common.release import load_release
@@ -26,8 +30,8 @@ def workspace(tmp_path: Path) -> Workspace:
     return make_workspace(tmp_path / "study")
 
 
-def finished(workspace: Workspace) -> Folder:
-    run = federated()
+def finished(workspace: Workspace, run: Run | None = None) -> Folder:
+    run = run or federated()
     folder = submit(workspace.runs, run)
     site = SiteRecord(site="north", images=9, metrics={"loss": 0.5})
     record = RoundRecord(round=1, sites=(site,), bytes_up=1, bytes_down=1, seconds=1.0, void="")
@@ -53,6 +57,43 @@ def test_what_is_fetched_can_be_loaded_and_checked_elsewhere(
     release = unseal("release", there["release.json"].read_bytes(), key)
     assert release["run"] == folder.order.id
     assert "signing.key" not in there
+
+
+def tuned(**changes: Any) -> Run:
+    section = Finetune(**{"classes": ("a", "b"), **changes})
+    return replace(federated(rounds=1), stage="finetune", finetune=section)
+
+
+def fetched(workspace: Workspace, run: Run, target: Path) -> tuple[set[str], dict[str, Any]]:
+    names = {path.name for path in fetch(workspace, finished(workspace, run), target)}
+    report: dict[str, Any] = json.loads((target / "report.json").read_text())
+    return names, report
+
+
+def test_a_fine_tuning_leaves_encoder_network_and_how_it_was_scored(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    names, report = fetched(workspace, tuned(), tmp_path / "out")
+
+    whole = load((tmp_path / "out/task.safetensors").read_bytes())
+    assert {"encoder.safetensors", "task.safetensors", "task.json", "evaluation.json"} <= names
+    assert any(name.startswith("head.") for name in whole)
+    assert report["kind"] == "finetune"
+    assert report["sites"] == [{"site": "north", "images": 9, "classes": {}, "test_patients": 0}]
+    assert "No site told of both sides" in " ".join(report["warnings"])
+    assert (tmp_path / "out/report.html").read_text().count("<section") >= 3
+
+
+def test_a_head_that_stayed_at_its_sites_is_not_among_them(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    run = tuned(head="local", evaluation=None)
+
+    names, report = fetched(workspace, run, tmp_path / "out")
+
+    assert not names & {"task.safetensors", "evaluation.json"}
+    assert "evaluation" not in report
+    assert "The run asks for none (finetune.evaluation)." in " ".join(report["warnings"])
 
 
 @pytest.mark.parametrize("state", ["queued", "gathering", "training", "failed", "stopped"])

@@ -1,5 +1,6 @@
 """What keeps a run from being submitted is told at once, before a hospital sees it."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from served import federated
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.family import Named
+from confrere_common.finetune import Finetune
+from confrere_common.loading import dump
 from confrere_common.model import build_model, encoder_weights, input_of, shared_weights
 from confrere_common.release import Card, save_release
 from confrere_common.secagg.section import SecureAggregation
-from confrere_deploy.federation.submitting import must_be_federable, warm_weights
+from confrere_deploy.federation.submitting import must_be_federable, started, warm_weights
 
 FEDERABLE = federated()
 
@@ -111,3 +114,50 @@ def test_a_rule_that_looks_at_single_updates_is_refused_under_masks() -> None:
 
     with pytest.raises(ConfigError, match="'median' looks at single updates"):
         must_be_federable(run, dict.fromkeys(("a", "b", "c"), "ab" * 32))
+
+
+def tuned(**finetune: Any) -> Run:
+    section = Finetune(**{"classes": ("a", "b"), **finetune})
+    return replace(FEDERABLE, stage="finetune", finetune=section)
+
+
+def test_a_start_s_digest_goes_out_and_its_path_stays(tmp_path: Path) -> None:
+    path = tmp_path / "SMITH" / "encoder.safetensors"
+    path.parent.mkdir()
+    released(FEDERABLE, path)
+
+    by_field, one = started(tuned(start="SMITH/encoder.safetensors"), tmp_path, None)
+    by_option, two = started(tuned(), Path("elsewhere"), path)
+
+    assert by_field == by_option
+    assert by_field.finetune is not None
+    assert by_field.finetune.start_digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "SMITH" not in dump(by_field)
+    assert one == two == path
+    must_be_federable(by_field)
+    assert warm_weights(by_field, one) == warm_weights(FEDERABLE, path)
+
+
+def test_a_run_from_scratch_or_of_another_stage_is_left_as_it_is(tmp_path: Path) -> None:
+    release = tmp_path / "encoder.safetensors"
+
+    assert started(tuned(), tmp_path, None) == (tuned(), None)
+    assert started(FEDERABLE, tmp_path, release) == (FEDERABLE, release)
+
+
+def test_two_starts_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave one out"):
+        started(tuned(start="x.safetensors"), tmp_path, tmp_path / "y.safetensors")
+
+
+def test_a_start_that_is_another_encoder_is_refused(tmp_path: Path) -> None:
+    other = replace(FEDERABLE, encoder=Named(name="vit", knobs={"dim": 24, "depth": 1}))
+    released(other, tmp_path / "encoder.safetensors")
+
+    with pytest.raises(ConfigError, match="is another encoder than the run's"):
+        started(tuned(), tmp_path, tmp_path / "encoder.safetensors")
+
+
+def test_classes_that_no_hospital_could_agree_on_are_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.classes is open"):
+        must_be_federable(tuned(classes=None))

@@ -57,3 +57,15 @@ def test_a_damaged_note_is_no_note(tmp_path: Path) -> None:
     (tmp_path / COURSE).write_text("[1")
 
     assert not course(tmp_path, 0.5).scores
+
+
+def test_the_last_round_is_looked_at_too_and_may_be_the_best(tmp_path: Path) -> None:
+    found = course(tmp_path, 0.5, 0.6, 0.9)
+    for round in (1, 2):
+        found.enough(state(round))
+
+    chosen = found.chosen(state(3))
+
+    assert float(chosen["w"]) == 3
+    assert found.scores == {1: 0.5, 2: 0.6, 3: 0.9}
+    assert found.best == 3

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from confrere_common.errors import CheckpointError, ConfigError, DataError
@@ -55,6 +56,21 @@ def test_sites_fine_tune_together_and_are_judged_on_held_out_patients(
     page = (tmp_path / "out/report.html").read_text()
     assert "site-1" in page
     assert "balanced_accuracy" in page
+
+
+def test_simulated_sites_count_as_hospitals_do(tiny: Path, tmp_path: Path) -> None:
+    told = tune(tiny, tmp_path / "out", evaluation={"min_cell": 2}, run=short(1, floors="none"))
+    few = tune(tiny, tmp_path / "few", evaluation={"min_cell": 20}, run=short(1, floors="none"))
+    none = tune(tiny, tmp_path / "none", evaluation=None, run=short(1, floors="none"))
+
+    found = told["evaluation"]
+    images = [one["images"] for one in found["sites"]]
+    assert [one["site"] for one in found["sites"]] == ["site-0", "site-1"]
+    assert sum(images) == told["data"]["test_images"]
+    assert abs(found["auc"] - told["arms"]["federated"]["figures"]["auc"]["mean"]) < found["error"]
+    assert "auc" not in few["evaluation"]
+    assert "evaluation" not in none
+    assert "What the hospitals counted" in (tmp_path / "out/report.html").read_text()
 
 
 def test_a_hospital_alone_stops_early_and_starts_from_a_given_encoder(
@@ -204,6 +220,17 @@ def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
     assert report["data"]["classes"] == ["1"]
 
 
+def test_floors_are_had_without_validation_patients(tiny: Path, tmp_path: Path) -> None:
+    source = {"name": "phantom", "modality": "lesion", "images": 48, "patients": 24, "sites": 2}
+    data = {"source": {**source, "image_px": 16}, "image_px": 16, "val_share": 0.0}
+    run_file = lesions(tiny.parent, data=data)
+
+    report = tune(run_file, tmp_path / "out", run=short(1, floors="cheap"))
+
+    assert {"raw", "probe"} <= set(report["arms"])
+    assert any("no validation patients" in said for said in report["warnings"])
+
+
 def test_an_index_is_searched_and_what_is_odd_is_found(tiny: Path, tmp_path: Path) -> None:
     index = tune(tiny, tmp_path / "index", alone=True, task="retrieval", run=short(1))
     odd = tune(
@@ -234,3 +261,31 @@ def test_lesions_are_boxed_over_sites(tiny: Path, tmp_path: Path) -> None:
     figures = report["arms"]["tuned"]["figures"]
     assert figures["AP at 0.5"]["mean"] > 0.05
     assert report["data"]["classes"] == ["lesion"]
+
+
+def test_masks_without_classes_have_validation_patients_too(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for number in range(12):
+        image = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        np.save(folder / f"{number}.npy", (image > 99).astype(np.uint8))
+    rows = [f"{number}.png,p{number},{number}.npy" for number in range(12)]
+    (folder / "table.csv").write_text("\n".join(["path,patient,mask", *rows]))
+    source = {"name": "catalog", "path": str(folder / "table.csv")}
+
+    report = tune(
+        tiny, tmp_path / "out", alone=True, task={"name": "segmentation", "width": 4},
+        run=short(1, floors="none", data={"source": source, "image_px": 16, "channels": 1}),
+    )  # fmt: skip
+
+    assert set(report["courses"][0]["scores"]) == {"1"}
+    assert not any("no validation patients" in said for said in report["warnings"])
+
+
+def test_pictures_lie_beside_a_report_that_holds_none(tiny: Path, tmp_path: Path) -> None:
+    report = tune(tiny, tmp_path / "out", alone=True, run=short(1, floors="none"))
+
+    assert report["pictures"]
+    assert "data:image" not in (tmp_path / "out/report.html").read_text()
+    assert "do not pass it on" in (tmp_path / "out/pictures.html").read_text()

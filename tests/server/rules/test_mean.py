@@ -129,7 +129,7 @@ def test_what_comes_over_the_wire_is_writable_memory_of_its_own() -> None:
     from confrere_common.wire import answer_records, read_answer
 
     records = answer_records(update(torch.ones(4), 1))
-    sent = records.array_records["delta"]["w"].data
+    sent = records.array_records["delta"]["pack"].data
     as_it_came = bytes(bytearray(sent))
     given = read_answer(records)
     assert isinstance(given, Update)

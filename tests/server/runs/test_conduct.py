@@ -17,7 +17,9 @@ from served import Folders, enrolled, federated, make_study, served, until
 from confrere_client.daemon.fleet import Incoming, Line
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.codes import CODES
+from confrere_common.config import Run
 from confrere_common.exchange import Refusal, Update
+from confrere_common.finetune import Finetune
 from confrere_common.proposal import Standing
 from confrere_common.secagg.section import SecureAggregation
 from confrere_common.wire import answer_records, read_task, standing_records, with_witness
@@ -232,3 +234,78 @@ def test_a_masked_run_without_a_result_releases_nothing_and_learns_no_pace(
     assert folder.standing.paces_s == ()
     assert not (folder.path / "release.json").exists()
     assert "closed" not in Folders(study).events()
+
+
+def without_labels(site: SiteFolder) -> tuple[Answering, list[bool]]:
+    """Approve, and say to each task that nothing here is marked; give what each one asked."""
+    sound, asked = willing(site), list[bool]()
+
+    def answer(line: Line, incoming: Incoming) -> RecordDict | None:
+        if incoming.kind == "query":
+            return sound(line, incoming)
+        task = read_task(line.fetch(incoming))
+        asked.append(task.evaluate)
+        code = "nothing-to-score" if task.evaluate else "no-labels"
+        return answer_records(Refusal(site=site.config.site, round=task.round, reason=code))
+
+    return answer, asked
+
+
+def fine_tuning(**federation: Any) -> Run:
+    return replace(federated(**federation), stage="finetune", finetune=Finetune(classes=("a", "b")))
+
+
+def counting(site: SiteFolder) -> Answering:
+    """Train as asked, and score a model with counts that are never small."""
+    sound, name = willing(site), site.config.site
+    cells = {"kind": 1, "positives": [[64, 128, 20]], "negatives": [[0, 64, 20]]}
+    plain = {"classes": 2, "smallest": 10, "tallies": [cells]}
+
+    def answer(line: Line, incoming: Incoming) -> RecordDict | None:
+        if incoming.kind == "query":
+            return sound(line, incoming)
+        task = read_task(line.fetch(incoming))
+        if not task.evaluate:
+            return answer_records(moved(name, task, 0.25))
+        said = json.dumps(plain)
+        update = Update(site=name, round=task.round, delta={}, images=7, description=said)
+        return answer_records(update)
+
+    return answer
+
+
+def test_a_site_without_labels_is_asked_to_train_once_and_costs_a_run_of_all_sites_nothing(
+    study: Workspace,
+) -> None:
+    bare, north, south = (joined(study, name) for name in ("bare", "north", "south"))
+    unlabelled, asked = without_labels(bare)
+    folder = submit(study.runs, fine_tuning(quorum=1.0, min_sites=2, rounds=2))
+
+    with (
+        playing(bare, unlabelled),
+        playing(north, counting(north)),
+        playing(south, counting(south)),
+    ):
+        until(lambda: folder.standing.state in ("done", "failed"), 40)
+
+    assert folder.standing.state == "done", folder.standing.why
+    assert asked == [False, True]
+    release = json.loads((folder.path / "release.json").read_bytes())["release"]
+    found = json.loads((folder.path / "evaluation.json").read_bytes())
+    assert {one["site"]: one["rounds"] for one in release["sites"]} == {"north": 2, "south": 2}
+    assert {"encoder.safetensors", "task.safetensors", "evaluation.json"} <= release["files"].keys()
+    assert found[-1]["sites"]["bare"] == {"refused": "nothing-to-score"}
+    assert found[-1]["classes"][0]["sites"] == ["north", "south"]
+
+
+def test_where_too_few_sites_have_labels_the_run_ends_and_names_the_others(
+    study: Workspace,
+) -> None:
+    bare, north = joined(study, "bare"), joined(study, "north")
+    folder = submit(study.runs, fine_tuning(quorum=1.0, min_sites=2, rounds=2))
+
+    with playing(bare, without_labels(bare)[0]), playing(north, counting(north)):
+        until(lambda: folder.standing.state in ("done", "failed"), 40)
+
+    assert folder.standing.state == "failed"
+    assert "bare without an image that is marked for the task" in folder.standing.why

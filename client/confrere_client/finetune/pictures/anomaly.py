@@ -26,6 +26,8 @@ def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]
     """Return heat on images, and masks beside it where they are known."""
     scores_N = np.asarray(answers["foretold"], np.float64)
     cases = chosen(scores_N)
+    if not cases:
+        return ()
     rows = exam.asked[[place for _, place in cases]]
     heat_NZYX = maps(task, exam, rows)
     top = float(np.quantile(heat_NZYX, 0.995))

@@ -12,7 +12,14 @@ from confrere_client.evaluation.detection import iou
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.finetune.pictures.gallery import Gallery, Row, chosen
-from confrere_client.finetune.pictures.paint import HUES, enlarged, grey, slice_of, with_boxes
+from confrere_client.finetune.pictures.paint import (
+    CALLED,
+    HUES,
+    enlarged,
+    grey,
+    slice_of,
+    with_boxes,
+)
 from confrere_common.errors import DataError
 from confrere_common.task import FineTask
 
@@ -30,7 +37,7 @@ def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]
     found = [_sure(_sound(one)) for one in np.asarray(answers["found_NQ"], np.float64)]
     scores_N = np.array([_f1(due, got) for due, got in zip(truth, found, strict=True)])
     names = exam.run.finetune.classes or ()
-    key = ", ".join(f"{name}: {_called(number)}" for number, name in enumerate(names))
+    key = ", ".join(f"{name}: {CALLED[number % len(CALLED)]}" for number, name in enumerate(names))
     cases = chosen(scores_N)
     shown = tuple(
         Row(
@@ -44,11 +51,6 @@ def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]
         f"F1 at an overlap of {SAME}. Of a volume, the middle slice. Colours: {key}."
     )
     return (Gallery(title="Overlays", note=note, rows=shown),)
-
-
-def _called(number: int) -> str:
-    names = ("orange", "sky blue", "green", "pink", "vermilion", "yellow")
-    return names[number % len(names)]
 
 
 def _sound(rows: NDArray[np.floating]) -> NDArray[np.float64]:

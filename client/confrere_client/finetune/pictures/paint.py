@@ -14,6 +14,7 @@ from confrere_client.finetune.pictures.gallery import Picture
 
 HUES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0), (240, 228, 66))
 """Colours of classes that the colour-blind tell apart (https://jfly.uni-koeln.de/color/)."""
+CALLED = ("orange", "sky blue", "green", "pink", "vermilion", "yellow")
 RIGHT, WRONG = (0, 158, 115), (213, 94, 0)
 SIDE = 192
 """Pixels of a picture's longer side at least: small images are enlarged without smoothing."""

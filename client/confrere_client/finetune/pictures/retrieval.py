@@ -22,6 +22,8 @@ NOTE = (
 def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]:
     """Return queries with what they find."""
     cases = chosen(np.asarray(answers["P@5"], np.float64))
+    if not cases:
+        return ()
     rows = exam.asked[[place for _, place in cases]]
     asked_NF = collected(exam, task.predict, rows)
     index_GF = collected(exam, task.predict, exam.learned)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.finetune.pictures.gallery import Gallery, Row, chosen
-from confrere_client.finetune.pictures.paint import enlarged, grey, slice_of, with_mask
+from confrere_client.finetune.pictures.paint import CALLED, enlarged, grey, slice_of, with_mask
 from confrere_client.finetune.segmentation import found_masks
 from confrere_common.task import FineTask
 
@@ -23,6 +23,8 @@ NOTE = (
 def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]:
     """Return overlays: image, truth, answer."""
     cases = chosen(np.asarray(answers["dice_NC"], np.float64).mean(axis=1))
+    if not cases:
+        return ()
     rows = exam.asked[[place for _, place in cases]]
     found = found_masks(task, exam, rows)
     truth = exam.images.known("mask", rows).numpy()
@@ -34,7 +36,9 @@ def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]
         )
         for number, (kind, place) in enumerate(cases)
     )
-    return (Gallery(title="Overlays", note=NOTE, rows=shown),)
+    names = enumerate(task.classes)
+    key = ", ".join(f"{name}: {CALLED[number % len(CALLED)]}" for number, name in names)
+    return (Gallery(title="Overlays", note=f"{NOTE} Colours: {key}.", rows=shown),)
 
 
 def _cells(

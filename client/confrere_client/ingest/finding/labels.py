@@ -50,7 +50,9 @@ class Wanted:
         rest = stem_of(name)[len(self.stem) :]
         if head != self.folder or not stem_of(name).startswith(self.stem) or _WORD.search(rest):
             return False
-        return bool(re.fullmatch(r"_[A-Za-z0-9]+", rest) if self.derived else _CHANNEL.fullmatch(rest))
+        return bool(
+            re.fullmatch(r"_[A-Za-z0-9]+", rest) if self.derived else _CHANNEL.fullmatch(rest)
+        )
 
 
 def stem_of(name: str) -> str:

@@ -67,7 +67,7 @@ class Tally:
         self.flags: Counter[str] = Counter()
         self.made: Counter[str] = Counter()
         self.light: dict[str, Any] = defaultdict(lambda: np.zeros(BINS, np.int64))
-        self.unknown = self.nbytes = 0
+        self.unknown = self.masked = self.nbytes = 0
 
     def watching(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Yield *rows* as they are, and count them."""
@@ -86,6 +86,7 @@ class Tally:
         self.made[_scale(row)] += 1
         self.light[row["tag_modality"] or OTHER] += np.asarray(row["histogram"])
         self.unknown += not row["patient_known"]
+        self.masked += row.get("mask") is not None
         self.nbytes += row["nbytes"]
 
 
@@ -97,6 +98,7 @@ def summary_of(tally: Tally, judgement: Judgement, skips: Mapping[str, int]) -> 
         "version": VERSION,
         **whole,
         "exams_of_unknown_patients": tally.unknown,
+        "exams_with_masks": tally.masked,
         "pixel_bytes": tally.nbytes,
         "tables": tables,
         "brightness": {name: counts.tolist() for name, counts in sorted(tally.light.items())},

@@ -51,7 +51,8 @@ CREATE TEMP TABLE pending(
 CREATE INDEX temp.pending_grp ON pending(grp);
 """
 """masks: which image has which label map, and who says so; one that is its own has no image, and
-``how`` says why. looked.labels: labels, colour or '', for what is called a label map. pending.first: number of the first file.
+``how`` says why. looked.labels: labels, colour or '', for what is called a label map.
+pending.first: number of the first file.
 
 files.state: new, read, skipped, packed (an archive yet to be unpacked), archive."""
 
@@ -332,7 +333,7 @@ class Book:
 
 
 def _fault_of(fault: sqlite3.OperationalError) -> Exception:
-    """Return what to raise: what the disk did is said to the operator, all else is our own fault."""
+    """Return what to raise: what the disk did, as the operator is told it; else our own fault."""
     name = getattr(fault, "sqlite_errorname", "")
     if not (name.startswith(("SQLITE_IOERR", "SQLITE_FULL")) or "readonly" in str(fault)):
         return fault

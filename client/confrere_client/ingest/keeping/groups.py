@@ -18,12 +18,12 @@ WHERE NOT EXISTS (SELECT 1 FROM masks t WHERE t.mask = f.place)
 ORDER BY p.grp, f.place, p.idx
 """
 _COLUMNS = "f.id, f.path, f.reader, p.ord, p.modality, p.nbytes, p.idx, p.extra, p.patient, p.names"
-_OF_FILE = f"SELECT {_COLUMNS} FROM parts p JOIN files f ON f.id = p.file WHERE p.file = ?"
+_OF_FILE = f"SELECT {_COLUMNS} FROM parts p JOIN files f ON f.id = p.file WHERE p.file = ?"  # noqa: S608
 _OF_PENDING = f"""
 SELECT {_COLUMNS}, n.grp, n.mark, n.files FROM pending n JOIN parts p ON p.grp = n.grp
 JOIN files f ON f.id = p.file WHERE (n.first, n.grp) > (?, ?) AND (n.first, n.grp) <= (?, ?)
 ORDER BY n.first, n.grp
-"""
+"""  # noqa: S608  (only columns)
 _MASK = """
 SELECT m.id FROM masks o JOIN files f ON f.place = o.place
 JOIN files m ON m.place = o.mask AND m.state = 'read' WHERE f.id = ?
@@ -154,7 +154,7 @@ def _settle(
 def _marked(
     name: bytes, rows: Iterable[tuple[Any, ...]]
 ) -> tuple[int, bytes, str, int, str | None]:
-    """Return a group as ``pending`` has it (the mark changes with its files), and its known mark."""
+    """Return a group as ``pending`` has it, with the mark of its files; and the mark known."""
     running, count, first, known = hashlib.sha256(), 0, 1 << 62, None
     for row in rows:
         running.update(repr(row[1:8]).encode())

@@ -30,7 +30,7 @@ def site_secret(path: Path) -> bytes:
 
 
 def number_of(key: str) -> int:
-    """Return the first 64 bits of a key as a signed number: enough to tell a site's patients apart."""
+    """Return 64 bits of a key as a signed number: enough to tell a site's patients apart."""
     return int.from_bytes(bytes.fromhex(key[:16]), "big", signed=True)
 
 

@@ -60,9 +60,9 @@ class Picture(Reader):
 
     def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:
         """Yield the picture: uint8 or uint16; one of 8 bits at ``picture_px`` already."""
-        sides = tuple(parts[0].extra["size"])
+        sides = tuple(parts[0].extra.get("size", ()))
         px = options.get("picture_px")
-        fitted = shape_for(sides, (), px, None) if px else sides
+        fitted = shape_for(sides, (), px, None) if px and sides else sides
         try:
             pixels = decode_image(parts[0].file, fitted if fitted != sides else None)
         except UnreadableImage as fault:

@@ -25,7 +25,13 @@ def otsu(values: NDArray[Any]) -> float:
 
     Otsu 1979, https://doi.org/10.1109/TSMC.1979.4310076. Of a constant, that constant.
     """
-    counts, edges = np.histogram(sampled(values, SHAPED), bins=BINS)
+    some = sampled(values, SHAPED).astype(np.float64)
+    low, high = float(some.min()), float(some.max())
+    if low == high:
+        return low
+    edges = np.linspace(low, high, BINS + 1)
+    places = ((some - low) * (BINS / (high - low))).astype(np.int64)
+    counts = np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
     centres = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts).astype(np.float64)
     above = below[-1] - below
@@ -39,7 +45,7 @@ def otsu(values: NDArray[Any]) -> float:
 def coarse(image_CS: NDArray[Any]) -> tuple[NDArray[np.float32], tuple[int, ...]]:
     """Return the first channel, thinned out to about `COARSE` a side, and by how much."""
     wanted = COARSE[image_CS.ndim - 1]
-    steps = tuple(max(1, round(side / wanted)) for side in image_CS.shape[1:])
+    steps = tuple(-(-side // wanted) for side in image_CS.shape[1:])
     thin = image_CS[0][tuple(slice(None, None, step) for step in steps)]
     return np.asarray(thin, np.float32), steps
 

@@ -114,7 +114,7 @@ def _ends(values: NDArray[np.float32], shares: tuple[float, float]) -> tuple[flo
 
 
 def _between(image_CS: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    values = np.subtract(image_CS, np.float32(low), dtype=np.float32)
+    values: NDArray[np.float32] = np.subtract(image_CS, np.float32(low), dtype=np.float32)
     values *= np.float32(1 / (high - low) if high > low else 1.0)
     np.clip(values, 0, 1, out=values)
     return values

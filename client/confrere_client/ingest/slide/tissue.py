@@ -11,16 +11,22 @@ from confrere_client.ingest.shaping.foreground import otsu
 FAINTEST = 20.0
 """A slide on which nothing stands out by more grey levels is empty: Otsu would split its noise."""
 
+PALE = 0.15
+"""Part of the range between glass and the darkest stain that pale tissue reaches. Otsu alone parts
+dark stain from pale tissue where there is much of both, and what is cut away is lost."""
+
 
 def tissue_mask(thumbnail_YX3: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return what stands out from the background, white (stained) or black (fluorescence).
 
-    On white it is what is dark in any colour, so that pale pink counts; Otsu 1979.
+    On white it is what is dark in any colour, so that pale pink counts; Otsu 1979, bounded by PALE.
     """
     border = np.concatenate([thumbnail_YX3[[0, -1]].reshape(-1, 3), thumbnail_YX3[:, 0]])
     bright = float(np.median(border)) > 127
     contrast = 255 - thumbnail_YX3.min(axis=2) if bright else thumbnail_YX3.max(axis=2)
-    threshold = max(otsu(contrast.astype(np.float32)), FAINTEST)
+    glass, most = float(np.median(255 - border.min(1) if bright else border.max(1))), contrast.max()
+    pale = glass + PALE * (float(most) - glass)
+    threshold = max(FAINTEST, min(otsu(contrast.astype(np.float32)), pale))
     found: NDArray[np.bool_] = contrast > threshold
     return found
 

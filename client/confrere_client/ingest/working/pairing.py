@@ -1,4 +1,4 @@
-"""Label maps beside images: found by name, sure by content, kept as masks; else skipped and said."""
+"""Label maps beside images: found by name, sure by content; masks of their images, or skipped."""
 
 from collections.abc import Iterator
 
@@ -88,7 +88,9 @@ def _join(book: Book, place: str, labels: str) -> None:
     images = [one for wanted in wanted_by(place) for one in _images(book, wanted) if one != place]
     if labels == "labels":
         for image in dict.fromkeys(images):
-            book.run("INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", (blob(image), blob(place), NAME))
+            book.run(
+                "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", (blob(image), blob(place), NAME)
+            )
         if book.run("SELECT 1 FROM masks WHERE mask = ?", (blob(place),)).fetchone():
             return
     why = LABELS
