@@ -42,7 +42,7 @@ def ways(_: Desk) -> Iterator[Way]:
 def _pretrain(method: str) -> dict[str, Any]:
     return {
         "name": "pneumonia", "data": DATA, "encoder": ENCODER, "method": method,
-        "augment": {"modality": "cxr"}, "train": {"batch": 64, "steps_per_round": 12, "lr": 2e-3},
+        "augment": {"modality": "cxr"}, "train": {"batch": 64, "steps_per_round": 5, "lr": 2e-3},
         "federation": {"rounds": 10, "keep_checkpoints": 1},
     }  # fmt: skip
 
@@ -50,7 +50,7 @@ def _pretrain(method: str) -> dict[str, Any]:
 def _tuning() -> dict[str, Any]:
     return {
         "name": "pneumonia-tuned", "data": DATA, "encoder": ENCODER, "augment": {"modality": "cxr"},
-        "train": {"batch": 32, "steps_per_round": 8, "lr": 1e-3},
+        "train": {"batch": 32, "steps_per_round": 5, "lr": 1e-3},
         "federation": {"rounds": 10, "keep_checkpoints": 1},
         "finetune": {"task": {"name": "anomaly", "normal": "0"}, "decay": 1.0},
     }  # fmt: skip

@@ -17,7 +17,7 @@ from downstream_work import Desk, Start, Way
 MEASURES = ("AP at 0.5", "AP at 0.5 of RBC", "AP at 0.5 of WBC", "AP at 0.5 of Platelets")
 BASES = ("scratch",)
 COLUMNS = ("data", "boxes", "start")
-METHODS = ("simclr", "simmim")
+METHODS = ("simmim", "simclr")
 ENCODER = {"name": "resnet", "depth": 18, "width": 16}
 SPLITS = {"train": "", "val": "", "test": "test"}
 """The source's part -> ours: nothing is chosen on validation images, so they teach."""

@@ -1,6 +1,6 @@
 """What preparing a folder costs: against plain loops, with more files, and what a crop saves.
 
-    python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 20000] [--quick]
+    python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 5000 20000] [--quick]
 
 Prints a table and writes ``results/ingest.json`` (``--quick`` writes nothing).
 
@@ -21,6 +21,7 @@ of the wall mean little where the load is over the number of cores.
 
 import argparse
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -29,7 +30,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from process_watch import Watch
-from timing import Row, facts, peak_mib, said, write
+from timing import Row, facts, said, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pacs
@@ -50,6 +50,20 @@ from confrere_client.ingest.preprocess_plan import Plan
 RATIO, CROP, GROWTH = 0.9, 50.0, 1.25
 CROP_VOXELS, VOLUME_VOXELS = 96, 160
 BOX_SLICES = 40
+
+ALONE = """
+import sys
+from pathlib import Path
+
+from confrere_client.ingest.prepare import Order, prepare
+from confrere_client.ingest.preprocess_plan import Plan
+
+folder = Path(sys.argv[1])
+prepare(Order(sources=(folder / "in",), dataset=folder / "set", plan=Plan(image_px=32)))
+status = Path("/proc/self/status").read_text()
+print(next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024)
+"""
+"""Prepares in a process that loads nothing else; prints the most memory that it held, in MiB."""
 
 Decoded = Callable[[Sequence[Path]], Iterator[np.ndarray]]
 
@@ -323,7 +337,7 @@ def memory(counts: Sequence[int]) -> list[Row]:
             with Watch(role_of=_role) as watch:
                 start = time.perf_counter()
                 done = subprocess.run(
-                    [sys.executable, __file__, "--alone", str(folder)],
+                    [sys.executable, "-c", ALONE, str(folder)],
                     check=True,
                     capture_output=True,
                     text=True,
@@ -344,13 +358,7 @@ def _role(_: int, line: str) -> str:
     """Return what a process is: its worker has the package's module on its line."""
     if "working.hand" in line:
         return "worker"
-    return "parent" if "--alone" in line else ""
-
-
-def alone(folder: Path) -> None:
-    """Prepare in a process of its own; print the most memory that it held."""
-    ours(folder / "in", folder / "set", replace(Plan(), image_px=32), jobs=1)
-    print(peak_mib())
+    return "parent" if "VmHWM" in line else ""
 
 
 def show(result: Row) -> None:
@@ -388,12 +396,13 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--files", type=int, default=400)
     words.add_argument("--repeats", type=int, default=5)
-    words.add_argument("--small", type=int, nargs="*", default=[1_000, 20_000])
+    words.add_argument("--small", type=int, nargs="*", default=[1_000, 5_000, 20_000])
+    words.add_argument("--only-memory", action="store_true", help="keep the other figures")
     words.add_argument("--quick", action="store_true", help="write nothing")
-    words.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     given = words.parse_args()
-    if given.alone:
-        alone(given.alone)
+    if given.only_memory:
+        former = json.loads((Path(__file__).parent / "results/ingest.json").read_text())
+        write("ingest", {**former, "memory": memory(given.small)})
         return
     kinds = {}
     for name, (_, _, _, share) in KINDS.items():

@@ -1,5 +1,6 @@
 """A checkpoint reads back in bits, or is refused; a full disk costs none that stand."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from confrere_common.checkpoint import (
     FORMAT,
     Checkpoint,
+    _sealed,
+    _unsealed,
     folder_of,
     load_checkpoint,
     prune,
@@ -51,6 +55,23 @@ def test_what_is_saved_reads_back_in_bits(tmp_path: Path) -> None:
         assert found.parts[part].keys() == tensors.keys()
         assert all(torch.equal(found.parts[part][name], t) for name, t in tensors.items())
         assert all(found.parts[part][name].dtype == t.dtype for name, t in tensors.items())
+
+
+def test_checkpoints_of_before_are_read_whose_parts_safetensors_wrote(tmp_path: Path) -> None:
+    given = checkpoint(7)
+    save_checkpoint(tmp_path, given, keep=1)
+    folder = folder_of(tmp_path, 7)
+    manifest = _unsealed((folder / "manifest.json").read_bytes(), folder.name)
+    for part, tensors in given.parts.items():
+        content = save(dict(tensors))
+        (folder / f"{part}.safetensors").write_bytes(content)
+        manifest["sha256"][f"{part}.safetensors"] = hashlib.sha256(content).hexdigest()
+    (folder / "manifest.json").write_bytes(_sealed(manifest))
+
+    found = load_checkpoint(folder)
+
+    for part, tensors in given.parts.items():
+        assert all(torch.equal(found.parts[part][name], t) for name, t in tensors.items())
 
 
 def test_tensors_that_share_memory_or_are_strided_are_saved_as_they_look(tmp_path: Path) -> None:

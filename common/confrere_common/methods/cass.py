@@ -36,6 +36,10 @@ class Cass(Method):
     told. The usual guard, a least variance over the batch, would couple images. Measured on drawn
     blobs at 32 px, 40 steps of AdamW at 1e-3: projections of unlike images spread 0.041 with the
     guard, 0.005 without; the encoder's features 0.036 and 0.015, where the untrained had 0.111.
+    On dermatoscopy at 64 px (200 steps at 2e-3, batches of 32, one seed) features fell from a
+    deviation (times the root of F) of 0.21 to 0.10 in 50 steps, while the rate rose, came back to
+    0.14, and were 0.13 at the end, the projections 0.95, 0.36, 0.62, 0.60: images stay apart, in
+    far fewer directions (RankMe 42 to 8). A teacher that follows slowly was not measured.
     """
 
     per_image = True

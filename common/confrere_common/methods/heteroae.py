@@ -46,10 +46,10 @@ class Heteroae(Method):
     after 60 steps, where low contrast alone has 0.81 and 0.83). ``unusual`` therefore asks of each
     place how its error differs from that of the site's normal images there, and ``unlike`` takes
     the root of the mean square over places: 0.88 and 0.70 on both sides, 0.91 and 0.92 on the side
-    of the smooth; with an encoder that was never trained 0.90 and 0.78, and 0.87 and 0.87. On both
-    sides the test images stay below contrast, for their normal ones differ from those of training.
-    That anomalies are smoother was seen on images with pneumonia, so the default takes both sides;
-    one seed each.
+    of the smooth; with an encoder that was never trained, on standardised images, 0.90 and 0.78,
+    and 0.87 and 0.87. On both sides the test images stay below contrast, for their normal ones
+    differ from those of training. That anomalies are smoother was seen on images with pneumonia,
+    so the default takes both sides; one seed each.
 
     The paper's text was not at hand; this follows its abstract and a re-implementation's
     description. What is foretold is cut off from the gradient: an encoder that may move its own

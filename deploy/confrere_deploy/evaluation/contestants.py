@@ -85,7 +85,7 @@ def _arms(bare: Run, started: Sequence[tuple[str, Run]]) -> Iterator[Contestant]
     for kind, run in fresh.items():
         yield Contestant(
             name=f"random, {FROZEN}" if len(fresh) == 1 else f"random {kind}, {FROZEN}",
-            what="random weights as they are, a head on them learns: what no training reaches",
+            what="random weights as they are, a head on them learns: a floor",
             run=_frozen(run),
             whole=False,
         )

@@ -114,7 +114,7 @@ def _robust(
     bar = workshop.display.bars.add_task("worse images", total=count * len(serious), note="")
     for entry in serious:
         found: dict[tuple[str, int], Any] = {}
-        for name, severity, seeds in bench.curves(entry, _base_cells(entry)):
+        for name, severity, seeds in bench.curves(entry, _whole_cells(entry)):
             found[name, severity] = seeds
             workshop.display.bars.advance(bar)
             if severity == SEVERITIES[-1] and not workshop.display.live:
@@ -122,7 +122,7 @@ def _robust(
         yield summed_up(entry, evaluation.judge, whole[entry.name], found)
 
 
-def _base_cells(entry: Entry) -> list[Cell]:
+def _whole_cells(entry: Entry) -> list[Cell]:
     return [
         Cell(arm=entry.name, lecture=entry.lecture, seed=seed, keep=True)
         for seed in entry.lecture.run.seeds
@@ -136,7 +136,7 @@ def _pictured(
     shown: dict[str, Sequence[Gallery]] = {}
     for entry in evaluation.entries:
         if entry.contestant.whole:
-            cell, seed = _base_cells(entry)[0], whole[entry.name][0]
+            cell, seed = _whole_cells(entry)[0], whole[entry.name][0]
             paper = exam(entry.lecture, seed.asked)
             shown[entry.name] = galleries(workshop.task(cell), paper, seed.answers)
     if not any(shown.values()):

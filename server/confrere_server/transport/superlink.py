@@ -247,8 +247,8 @@ class _Short:
             (b"content-length", b"%d" % len(said)),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        # Piece by piece, each when the one before it is on its way: what waits for a slow line would
-        # lie in memory several times, plain and encrypted.
+        # Piece by piece, each when the one before it is on its way: what waits for a slow line lies
+        # in memory several times, plain and encrypted.
         left = memoryview(said)
         while len(left) > SEND_AT_ONCE:
             part, left = left[:SEND_AT_ONCE], left[SEND_AT_ONCE:]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -63,3 +64,20 @@ def test_a_catalog_s_boxes_lie_beside_the_images(tmp_path: Path, paint: Any) -> 
     found = images.known("boxes", np.array([0, 1])).numpy()
     assert found[0].tolist() == [[3, 0, 9, 6, 0], [7, 4, 15, 8, 1]]
     assert np.isnan(found[1]).all()
+
+
+def test_the_degenerate_boxes_of_real_blood_smears_are_counted_and_the_others_kept(
+    shared_data: Path,
+) -> None:
+    found: list[object] = []
+    for file in sorted((shared_data / "blood_bccd_boxes/Annotations").glob("*.xml")):
+        root = ElementTree.parse(file).getroot()
+        frame = [int(root.findtext(f"size/{side}", "0")) for side in ("width", "height")]
+        for box in root.iter("bndbox"):
+            names = ("xmin", "ymin", "xmax", "ymax")
+            found.append(cut([float(box.findtext(name, "nan")) for name in names], frame))
+
+    refused = [reason for reason in found if isinstance(reason, str)]
+
+    assert len(found) == 4888
+    assert refused == ["has no area"] * 2
