@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from confrere_common.errors import ConfigError
-from confrere_common.pack import View
+
+if TYPE_CHECKING:  # it loads torch, which who writes a file need not have in memory
+    from confrere_common.pack import View
 
 
-def atomic_write(path: Path, content: bytes | Sequence[View]) -> None:
+def atomic_write(path: Path, content: "bytes | Sequence[View]") -> None:
     """Put *content* at *path* so that a reader, or a crash, sees the old file or the new one.
 
     Content in several parts is written one after the other, and never lies in memory as a whole.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from confrere_common.errors import ExchangeError
 
-STEPS = 128
+STEPS = 1024
 """Steps of the grid: a power of two, as cells are found by halving."""
 
 EDGES: NDArray[np.float64] = np.concatenate(

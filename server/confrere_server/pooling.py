@@ -29,6 +29,9 @@ Floats: TypeAlias = NDArray[np.float64]
 BINS = 15
 """Bars of a reliability diagram."""
 
+CELLS = 3
+"""Cells of a side from which its own curve can be found."""
+
 FITS = 30
 """Steps in which the bell curve is fitted; it hardly moves after ten."""
 
@@ -160,8 +163,8 @@ def _pooled(kind: int, told: Mapping[str, ClassTally]) -> Pooled | None:
     negatives = [cell for of in told.values() for cell in of.negatives]
     if not positives or not negatives:
         return None
-    positive_E = np.sum([spread(of.positives) for of in told.values()], axis=0)
-    negative_E = np.sum([spread(of.negatives) for of in told.values()], axis=0)
+    sides = [_sides(of) for of in told.values()]
+    positive_E, negative_E = (np.sum(each, axis=0) for each in zip(*sides, strict=True))
     low, high = bounds(positives, negatives)
     auc = area(positive_E, negative_E)
     confidence, frequency, gap = _reliability(positive_E, negative_E)
@@ -180,14 +183,25 @@ def _pooled(kind: int, told: Mapping[str, ClassTally]) -> Pooled | None:
     )
 
 
-def spread(cells: Sequence[Cell]) -> Floats:
+def _sides(told: ClassTally) -> tuple[Floats, Floats]:
+    """Return a site's images at each step, those of the class and the others.
+
+    A curve of two parameters is not found from one or two cells: a side that has no more lies
+    within them as the site's images of both sides do, so that nothing is told apart which was not.
+    """
+    both_E = spread((*told.positives, *told.negatives)) + 1e-9
+    return spread(told.positives, both_E), spread(told.negatives, both_E)
+
+
+def spread(cells: Sequence[Cell], from_E: Floats | None = None) -> Floats:
     """Return images at each step, those of a cell as the best bell curve has them, shape (E,).
 
-    The curve is found by expectation and maximisation, from an even one on.
+    The curve is found by expectation and maximisation, from an even one, or *from_E*, on.
     """
-    images_E = _shared_out(cells, np.ones(STEPS))
+    images_E = _shared_out(cells, np.ones(STEPS) if from_E is None else from_E)
     place_E = np.arange(STEPS)
-    for _ in range(FITS if cells else 0):
+    known = len(cells) >= CELLS if from_E is not None else bool(cells)
+    for _ in range(FITS if known else 0):
         mean = images_E @ place_E / images_E.sum()
         variance = images_E @ (place_E - mean) ** 2 / images_E.sum()
         # A step is the finest that is known, and a cell far out must still lie somewhere.

@@ -1,6 +1,6 @@
 """What preparing a folder costs: against plain loops, with more files, and what a crop saves.
 
-    python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 5000 20000] [--quick]
+    python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 20000] [--quick]
 
 Prints a table and writes ``results/ingest.json`` (``--quick`` writes nothing).
 

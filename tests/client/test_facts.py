@@ -126,5 +126,7 @@ def test_a_class_that_the_run_does_not_name_is_told() -> None:
     model: Any = Noted()
     model.class_names = ("benign", "scar")
 
-    with pytest.raises(DataError, match=r"the first 'malignant'\. The run names benign, "):
+    with pytest.raises(DataError, match=r"the first 'malignant'\. The run names benign, ") as told:
         Facts().of("label", Classes(), np.array([0]), model)
+
+    assert code_of(told.value) == "other-classes"

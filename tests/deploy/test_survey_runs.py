@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import KNOBS
 
 from confrere_client.data.images import open_images
+from confrere_common.errors import RoundError
 from confrere_common.loading import read_run
 from confrere_common.model import must_build_whole
 from confrere_deploy.engines.inline import inline
@@ -87,3 +88,25 @@ def test_a_paper_s_run_trains_to_its_end(path: Path, dims: int, tmp_path: Path) 
     assert len(sites) == 4
     assert not any(site.refused for site in sites)
     assert all(bool(tensor.isfinite().all()) for tensor in state.weights.values())
+
+
+PARADIGMS = next(path for path in SURVEY if path.stem == "paradigms")
+
+
+@pytest.mark.parametrize("method", ["joint", "weak"])
+def test_named_classes_may_be_more_than_a_site_has(method: str, tmp_path: Path) -> None:
+    """Named in another order than by alphabet, and with one that no site has."""
+    named = f"method={{name: {method}, classes: [scar, nodules, normal, fibrosis, consolidation]}}"
+    changes = [one for one in tiny_of(PARADIGMS, 2) if not one.startswith("method.")]
+
+    state = carried(PARADIGMS, tmp_path, [*changes, named])
+
+    assert not any(site.refused for record in state.records for site in record.sites)
+    assert state.weights["classifier.weight"].shape[0] == 5
+
+
+def test_a_class_that_the_run_does_not_name_is_refused_at_its_sites(tmp_path: Path) -> None:
+    changes = [one for one in tiny_of(PARADIGMS, 2) if not one.startswith("method.")]
+
+    with pytest.raises(RoundError, match="What the sites said: UnnamedClasses"):
+        carried(PARADIGMS, tmp_path, [*changes, "method={name: weak, classes: [a, b]}"])

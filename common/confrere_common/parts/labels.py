@@ -21,6 +21,12 @@ from confrere_common.parts.heads import whole
 UNKNOWN = -1
 
 
+class UnnamedClasses(DataError):  # noqa: N818  (the code says it better)
+    """A site's labels have classes that the run does not name."""
+
+    code = "other-classes"
+
+
 def _differing(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("name each class once")
@@ -48,11 +54,11 @@ def count_of(classes: Classes) -> int:
 def numbered(labels_B: Tensor, here: Sequence[str], names: Sequence[str]) -> Tensor:
     """Return labels of a site, which number its own classes *here*, as the run numbers its *names*.
 
-    DataError when the site has a class that the run does not name.
+    UnnamedClasses when the site has a class that the run does not name.
     """
     odd = sorted(set(here) - set(names))
     if odd:
-        raise DataError(
+        raise UnnamedClasses(
             f"{len(odd)} classes of the images are none of the run's, the first '{odd[0]}'. The "
             f"run names {', '.join(names)}: write the same names, or add to method.classes."
         )

@@ -398,3 +398,12 @@ def test_another_modality_is_left_out() -> None:
 
     assert wanted == {"mr": True, "ct": False, "": True}
     assert plan.named("") == "mri"
+
+
+@pytest.mark.parametrize("module", ["prepare", "working.hand"])
+def test_who_prepares_does_not_load_what_trains(module: str) -> None:
+    code = f"import confrere_client.ingest.{module}, sys; print('torch' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "False\n"
