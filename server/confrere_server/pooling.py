@@ -5,9 +5,11 @@ cells of that side best: spread evenly, the few in a wide outer cell would lie t
 that may be wrong by is known: two images in cells that do not overlap are in a known order, so only
 pairs in overlapping cells are in doubt, and the AUC lies between none and all of them being right.
 
-That is wide. On simulated sites (three of 300 patients, cells of 10, normal logits, sites alike or
-of unlike skill) the pooled AUC was within 0.02 of the exact one; spread evenly it missed by 0.06.
-Scores surer than a logit of 8 are one step, and cannot be told apart.
+On simulated sites (three of 300 patients, cells of 10, normal logits, sites alike or of unlike
+skill) the pooled AUC was within 0.02 of the exact one; spread evenly it missed by 0.06. It is worse
+where a model scores all images nearly alike: on dermatoscopy after five rounds (542 test images of
+three sites, cells of 5) classes of 20 images and more were 0.01 to 0.06 off, with an error of 0.10
+to 0.20; of rarer ones nothing could be told. Scores surer than a logit of 8 are one step.
 
 Shapes: E steps of the grid of scores.
 """
@@ -125,7 +127,10 @@ def _mean(found: Iterable[Pooled]) -> dict[str, float]:
 
 
 def _plain(name: str, one: Pooled) -> dict[str, Any]:
-    curves = ("false_alarms", "sensitivity", "confidence", "frequency")
+    bars = ("confidence", "frequency")
+    points = dict.fromkeys(  # each once, in their order: of a fine grid most say nothing new
+        zip(one.false_alarms.round(4).tolist(), one.sensitivity.round(4).tolist(), strict=True)
+    )
     return {
         "name": name,
         "sites": list(one.sites),
@@ -134,7 +139,9 @@ def _plain(name: str, one: Pooled) -> dict[str, Any]:
         "auc": one.auc,
         "error": one.error,
         "calibration_error": one.calibration_error,
-        **{curve: [_number(x) for x in getattr(one, curve)] for curve in curves},
+        "false_alarms": [x for x, _ in points],
+        "sensitivity": [y for _, y in points],
+        **{bar: [_number(x) for x in getattr(one, bar)] for bar in bars},
     }
 
 

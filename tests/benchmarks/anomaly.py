@@ -1,18 +1,22 @@
 """Anomaly: chest radiographs of pneumonia among normal ones (PneumoniaMNIST, 28 px).
 
-Only normal images teach; all labels serve to judge. The floor is the contrast of an image, the
-deviation of its pixels, which knows nothing and reaches an AUROC of 0.826. The set names no
+Only normal images teach; all labels serve to judge. The floor is low contrast, a small deviation of
+an image's pixels, which knows nothing and reaches an AUROC of 0.826. What is frozen scores by the
+distance to its five nearest normal images, or to their mean by their spread; what *foretells* was
+trained to foretell the maps of normal images. The set names no
 patient: each image counts as one. Four drawn sites; one pre-training serves all seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from downstream_work import Desk, Start, Way
 
-SCORES = ("foretold", "knn", "mahalanobis", "contrast")
-MEASURES = tuple(f"auroc by {name}" for name in SCORES)
-BASES = ("raw pixels", "untrained", "scratch")
+from confrere_client.evaluation.paired import Weighed
+from confrere_client.finetune.judge import Answers, Exam, judge_of
+
+MEASURES = ("auroc", "auroc by mahalanobis", "auroc of low contrast")
+BASES = ("low contrast", "untrained")
 COLUMNS = ("data", "start", "how")
 DATA = {
     "source": {"name": "npz", "path": "cxr_pneumoniamnist/pneumoniamnist_rebuilt.npz"},
@@ -37,6 +41,21 @@ def ways(_: Desk) -> Iterator[Way]:
         )
         facts = {"data": "pneumonia", "start": name, "how": how}
         yield Way(data="pneumonia", plain=_tuning(), tuned=tuned, start=start, facts=facts)
+
+
+def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
+    """Return what the table shows."""
+    found = judge_of(exam.run).figures(answers, exam)
+    mahalanobis = found["auroc by mahalanobis"]
+    return {"auroc": found["auroc"], "auroc by mahalanobis": mahalanobis} | {
+        f"auroc of {name}": floor for name, floor in floors(answers, exam).items()
+    }
+
+
+def floors(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
+    """Return what low contrast reaches."""
+    contrast = judge_of(exam.run).figures(answers, exam)["auroc by contrast"]
+    return {"low contrast": lambda weights_DN: 1 - contrast(weights_DN)}
 
 
 def _pretrain(method: str) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _rows(
             for name in measures
         }
         head = {seed: one[measures[0]] for seed, one in each.items()}
-        gaps = {}
+        gaps = _over_floors(module, lecture, done, rows, head)
         for base, theirs in found.items():
             both = sorted(head.keys() & theirs.keys())
             if base in module.BASES and both:
@@ -141,6 +141,24 @@ def _rows(
             "measured": old.get(way.key(0), {}).get("measured") or _measured(),
             "key": way.key(0),
         }  # fmt: skip
+
+
+def _over_floors(
+    module: ModuleType,
+    lecture: Lecture,
+    done: Mapping[int, Arm],
+    rows: Any,
+    head: Mapping[int, Weighed],
+) -> dict[str, Any]:
+    """Return by how much a row lies above floors that its own answers hold."""
+    if not hasattr(module, "floors"):
+        return {}
+    exam, patients = exam_of(lecture, rows), lecture.images.catalog.patients[rows]
+    each = [module.floors(at(arm, rows), exam) for arm in done.values()]
+    return {
+        name: weighed_difference(list(head.values()), [one[name] for one in each], patients)
+        for name in each[0]
+    }
 
 
 def _measured() -> dict[str, Any]:

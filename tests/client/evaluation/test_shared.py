@@ -104,7 +104,7 @@ def test_scores_that_crowd_are_still_told_apart() -> None:
 
 
 def test_few_patients_with_many_images_are_few() -> None:
-    steps, patients = np.arange(100), np.repeat(np.arange(4), 25)
+    steps, patients = np.arange(100) * (STEPS // 100), np.repeat(np.arange(4), 25)
 
     assert cells(steps, patients, 5) == ()
     assert cells(steps, patients, 4) == ((0, STEPS, 100),)
