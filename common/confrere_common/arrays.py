@@ -182,7 +182,10 @@ class _Reading:
     def _read(self, content: bytes) -> InflatableObject:
         kind, below, _ = get_object_head_values_from_object_content(content)
         if kind == Array.__qualname__:
-            return _array(content, below, self._content, self.spare)
+            made = _array(content, below, self._content, self.spare)
+            if isinstance(made, FiledArray):
+                self.spare = None  # one for a message: thousands of arrays would take all files
+            return made
         children = {child: self.object(child) for child in below}
         if kind == ArrayRecord.__qualname__:
             return self._record(json.loads(get_object_body(content, ArrayRecord)), children)

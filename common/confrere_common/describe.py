@@ -126,6 +126,10 @@ class Describe:
     """Labels to be counted, as the sites write them: a site tells of no other by name. None: it is
     told only how many patients have a label."""
 
+    duplicates: bool = False
+    """Whether sites whose policy allows it also tell salted hashes of their images, so that images
+    that several sites have are counted. Who holds an image learns which of them have it."""
+
     epsilon: Annotated[float | None, AfterValidator(_not_yet)] = None
     """Differential privacy; not built yet, so any value is refused. Counts are suppressed only."""
 

@@ -46,6 +46,9 @@ class Update:
     """What a site tells of its images (``describe``) or of a model's scores on them (``judged``),
     where nothing is learned."""
 
+    marks: bytes = field(default=b"", repr=False)
+    """Salted hashes of images (``marks``); empty where run or policy want none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:

@@ -65,7 +65,7 @@ def _must_be_sound(plain: Any, classes: int, least: int) -> None:
         raise TypeError
     smallest, tallies = plain["smallest"], plain["tallies"]
     if type(smallest) is not int or not least <= smallest <= MOST_SMALLEST:
-        raise ExchangeError(f"its cells hold {smallest!r} or more; the run asks for {least}.")
+        raise ExchangeError(f"its cells hold {smallest!r:.40} or more; the run asks for {least}.")
     if plain["classes"] != classes or not isinstance(tallies, Sequence) or len(tallies) > classes:
         raise ExchangeError(f"it tells of other classes than the run's {classes}.")
     read = [read_tally(one, classes) for one in tallies]

@@ -33,6 +33,9 @@ HEAD_AT_MOST = 16 << 20
 
 AXES_AT_MOST = 8
 
+ENTRIES_AT_MOST = 1 << 48
+"""Of a shape whose empty axes had one: torch fails at larger ones, even if there is no entry."""
+
 ALIGN = 8
 """Tensors begin at a multiple of it, as safetensors' own writer has it."""
 
@@ -155,6 +158,8 @@ def _place(name: str, entry: Mapping[str, Any]) -> Place:
     numbers = [*shape, *entry["data_offsets"]]
     start, stop = entry["data_offsets"]
     if len(entry) != 3 or len(shape) > AXES_AT_MOST or not all(_whole(one) for one in numbers):
+        raise ValueError(name)
+    if math.prod(one or 1 for one in shape) > ENTRIES_AT_MOST:
         raise ValueError(name)
     due = math.prod(shape) * dtype.itemsize  # whole numbers of any length: nothing wraps around
     if stop - start != due:

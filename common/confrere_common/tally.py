@@ -63,7 +63,7 @@ def read_tally(plain: Mapping[str, Any], classes: int) -> ClassTally:
             "a tally of scores is no tally: the site runs another version."
         ) from None
     if type(kind) is not int or not 0 <= kind < classes:
-        raise ExchangeError(f"a tally is of class {kind!r}, but there are 0 to {classes - 1}.")
+        raise ExchangeError(f"a tally is of class {kind!r:.40}, but there are 0 to {classes - 1}.")
     return ClassTally(kind=kind, positives=sides[0], negatives=sides[1])
 
 

@@ -76,7 +76,9 @@ def must_fit(weights: Weights, template: Weights) -> None:
     """Raise ExchangeError unless names, shapes and types are the template's, every entry finite."""
     if weights.keys() != template.keys():
         odd = sorted(weights.keys() ^ template.keys())
-        raise ExchangeError(f"names differ from the model's in {len(odd)} places, first '{odd[0]}'")
+        # A foreign name goes into logs and onto terminals: of any length, of any marks it may be.
+        first = f"{odd[0]!a:.80}"
+        raise ExchangeError(f"names differ from the model's in {len(odd)} places, first {first}")
     for name, tensor in weights.items():
         if tensor.shape != template[name].shape:
             given, due = tuple(tensor.shape), tuple(template[name].shape)

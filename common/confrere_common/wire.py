@@ -17,6 +17,7 @@ from confrere_common.arrays import NUMPY, PACKED, FiledArray, RawArray, packed, 
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task, Update
+from confrere_common.marks import MOST_MARKS_BYTES
 from confrere_common.npy import read_npy
 from confrere_common.pack import Filed, unpacked
 from confrere_common.proposal import Proposal, Standing, read_proposal, read_standing
@@ -92,9 +93,10 @@ def answer_records(answer: Answer) -> RecordDict:
         return RecordDict({"answer": ConfigRecord({**said, "reason": answer.reason})})
     if answer.description:
         said["description"] = answer.description
+    beside = {"marks": answer.marks} if answer.marks else {}
     return RecordDict(
         {
-            "answer": ConfigRecord({**said, "images": answer.images}),
+            "answer": ConfigRecord({**said, **beside, "images": answer.images}),
             "delta": _arrays(answer.delta),
             "metrics": MetricRecord(dict(answer.metrics)),
         }
@@ -115,6 +117,7 @@ def read_answer(records: RecordDict) -> Answer:
             images=_images(said["images"]),
             metrics={name: float(value) for name, value in _part(records, "metrics").items()},
             description=_description(said),
+            marks=_marks(said),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ExchangeError(f"what came is no answer of this version: {fault}") from None
@@ -292,6 +295,13 @@ def _description(said: Any) -> str:
     if not isinstance(text, str) or len(text) > MOST_TEXT:
         raise ExchangeError("what came with an answer is no description of this version")
     return text
+
+
+def _marks(said: Any) -> bytes:
+    content = said.get("marks", b"")
+    if not isinstance(content, bytes) or len(content) > MOST_MARKS_BYTES:
+        raise ExchangeError("what came with an answer are no marks of this version")
+    return content
 
 
 def _images(value: Any) -> int:

@@ -25,6 +25,9 @@ ROUNDS_LOOKED_BACK = 10
 
 FIGURES_AT_MOST = 64
 
+FIGURE_NAME = 64
+"""Characters of the longest name of a figure."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Repute:
@@ -100,6 +103,8 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
         raise ExchangeError(
             f"it tells {len(update.metrics)} figures; at most {FIGURES_AT_MOST} are read"
         )
+    if any(len(name) > FIGURE_NAME or not name.isprintable() for name in update.metrics):
+        raise ExchangeError("it tells a figure whose name is none")
     length = length_of(update.delta)
     _must_be_short(length, gate)
     bound = clip_bound(gate.repute, gate.limits)

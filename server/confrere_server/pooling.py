@@ -153,7 +153,7 @@ def _number(value: float) -> float | None:
 def _read(site: str, plain: Mapping[str, Any], classes: int) -> Mapping[int, ClassTally]:
     try:
         if plain["classes"] != classes:
-            raise ExchangeError(f"it tells of {plain['classes']!r} classes, not of {classes}.")
+            raise ExchangeError(f"it tells of {plain['classes']!r:.40} classes, not of {classes}.")
         tallies = [read_tally(each, classes) for each in plain["tallies"]]
         if len({tally.kind for tally in tallies}) < len(tallies):
             raise ExchangeError("it tells of a class twice.")
@@ -231,7 +231,8 @@ def bounds(positives: Sequence[Cell], negatives: Sequence[Cell]) -> tuple[float,
     Guarantee: the AUC over the very scores, ties counting half, lies between them.
     """
     up, down = np.asarray(positives, np.int64), np.asarray(negatives, np.int64)
-    pairs = up[:, 2, None] * down[None, :, 2]
+    # Not in whole numbers: the pairs of a site that tells of 10^9 images in each cell wrap around.
+    pairs = up[:, 2, None].astype(np.float64) * down[None, :, 2]
     won = pairs[up[:, 0, None] >= down[None, :, 1]].sum()
     lost = pairs[up[:, 1, None] <= down[None, :, 0]].sum()
     return float(won / pairs.sum()), float(1 - lost / pairs.sum())

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -24,7 +25,7 @@ from confrere_server.membership.roster import Roster, enrol, read_roster, renew,
 from confrere_server.membership.workspace import Workspace, renew_server
 from confrere_server.runs.conduct import Conductor
 from confrere_server.runs.publish import publish
-from confrere_server.runs.queue import Folder
+from confrere_server.runs.queue import Folder, unwanted
 from confrere_server.runs.recall import last_closed, site_heads
 from confrere_server.runs.turns import GaveWay, Turn, Turns
 from confrere_server.transport.carrier import Carrier, Halted
@@ -79,6 +80,7 @@ class Server:
     workspace: Workspace
     halt: threading.Event = field(default_factory=threading.Event)
     _begun: dict[str, Begun] = field(default_factory=dict)
+    _looked_at: float = float("-inf")
 
     @cached_property
     def link(self) -> SuperLink:
@@ -148,8 +150,7 @@ class Server:
             raise
         except Halted:
             if folder.wish == "stop":
-                self._end(folder, "stopped", "the operator asked for it")
-                folder.ask_for("")  # only now: a server that is killed in between must know of it
+                self._stop(folder)
         except ConfrereError as fault:
             self._end(folder, "failed", reason(fault))
         except BaseException:
@@ -158,7 +159,8 @@ class Server:
         self._forget(folder)
 
     def _begin(self, folder: Folder) -> Begun:
-        turn = Turn(folder=folder, others=partial(self._turns.others, folder))
+        sleep = partial(self._meanwhile, folder)
+        turn = Turn(folder=folder, others=partial(self._turns.others, folder), sleep=sleep)
         flower = self.link.begin(bundle())
         carrier = Carrier(
             link=self.link,
@@ -168,6 +170,7 @@ class Server:
             halted=lambda: self.halt.is_set() or folder.wish == "stop",
             head=self.chain.head,
             witness=self._witness,
+            pause=sleep,
         )
         conductor = Conductor(
             folder=folder,
@@ -180,6 +183,24 @@ class Server:
         )
         self.chain.append("run begun", run=folder.path.name, digest=folder.order.digest)
         return Begun(flower=flower, conductor=conductor, turn=turn)
+
+    def _meanwhile(self, folder: Folder, seconds: float) -> None:
+        """Sleep while *folder* has its turn; others that are to stop do not wait for theirs."""
+        self.halt.wait(seconds)
+        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = time.monotonic()
+        for other in unwanted(self.workspace.runs):
+            if other.path != folder.path:
+                try:
+                    self._stop(other)
+                except (ConfrereError, OSError):  # that is no fault of the run whose turn it is
+                    log.exception("run %s could not be stopped", other.path.name)
+
+    def _stop(self, folder: Folder) -> None:
+        self._end(folder, "stopped", "the operator asked for it")
+        folder.ask_for("")  # only now: a server that is killed in between must know of it
+        self._forget(folder)
 
     def _forget(self, folder: Folder) -> None:
         begun = self._begun.pop(folder.path.name, None)

@@ -90,6 +90,8 @@ def forged(entry: dict[str, Any], size: int = 8) -> bytes:
         forged({"shape": [True, 2]}),
         forged({"shape": "22"}),
         forged({"shape": [1] * 9 + [2]}),
+        forged({"shape": [0, 10**30], "data_offsets": [0, 0]}, size=0),
+        forged({"shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}, size=0),
         forged({"dtype": "C64"}),
         forged({"dtype": ["F32"]}),
         forged({"data_offsets": [8, 16]}, size=16),

@@ -10,14 +10,16 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from described import describing_run
 from PIL import Image
 from served import Folders, enrolled, federated, make_study, served, until
 
@@ -26,7 +28,9 @@ from confrere_client.daemon.loop import Daemon
 from confrere_client.hospital.plans import decide, list_plans
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
+from confrere_client.ingest.working.facts import digest_of
 from confrere_common.codes import CODES
+from confrere_common.marks import mark_of, salt_of
 from confrere_deploy.federation.fetching import fetch
 from confrere_server.runs.queue import Folder, submit
 from confrere_server.start import Server
@@ -193,6 +197,56 @@ def test_the_name_of_a_patient_leaves_in_no_byte(
     assert sum(map(len, tape.edge)) > 10_000
     assert everywhere["the edge"].count(b"data_offsets") > 1
     assert {where: how for where, content in everywhere.items() if (how := found_in(content))} == {}
+
+
+def test_where_hashes_of_images_leave_the_name_does_not_and_they_are_kept_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    tape = Tape()
+
+    class Recorded(Server):
+        def edge(self) -> Any:
+            return recording(super().edge(), tape.edge)
+
+    home = tmp_path / NAME
+    policy = "{min_sites: 1, min_images: 4, duplicates: true}"
+    with served(make_study(tmp_path / "coordinator"), Recorded) as server, ExitStack() as stack:
+        sites = []
+        for name in ("north", "south"):  # of equal images: the same numbers draw them
+            table = paint(home / name, 14, damaged=3)
+            site = enrolled(server.workspace, home / f"site-{name}", name, policy)
+            add(site.folder, "derm", table)
+            stack.enter_context(at_work(site, tape.client))
+            sites.append(site)
+        federation = {"rounds": 1, "min_sites": 2, "quorum": 1.0}
+        asked = describing_run(describe={"duplicates": True}, federation=federation)
+        run = submit(server.workspace.runs, asked)
+        for site in sites:
+            until(partial(_planned, site, run.order.id))
+            decide(site.folder, run.order.id, "approve", NAME, why=f"as {NAME} wished")
+        until(lambda: run.standing.state in ("done", "failed"), 60)
+    fetch(server.workspace, run, tmp_path / "fetched")
+
+    report = json.loads((tmp_path / "fetched" / "report.json").read_text())
+    kept = {
+        "the log": "\n".join(one.getMessage() for one in caplog.records).encode(),
+        **Folders(server.workspace).contents(),
+        **{path.name: path.read_bytes() for path in (tmp_path / "fetched").iterdir()},
+    }
+    crossed = b"\n".join([*tape.edge, *tape.client])
+    noise = [np.random.default_rng(n).integers(0, 256, (16, 16), np.uint8) for n in range(3, 14)]
+    marks = [mark_of(digest_of(one[None]), salt_of(run.order.id)) for one in noise]
+    assert [pair["images"] for pair in report["shared"]] == [11]
+    assert all(mark in crossed for mark in marks)
+    assert not found_in(crossed)
+    for where, content in kept.items():
+        assert not any(form in content for m in marks for form in (m, m.hex().encode())), where
+        assert where == "the log" or not found_in(content), where
+
+
+def _planned(site: SiteFolder, run_id: str) -> bool:
+    return any(plan.proposal.run_id == run_id for plan in list_plans(site.folder))
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,10 @@ PACKS: Mapping[str, tuple[bytes, str]] = {
     "bytes cut short": (packed_as(SOUND, -4), "came"),
     "bytes too many": (packed_as(SOUND, 4), "came"),
     "no bytes": (b"", "cut short"),
+    "a shape that torch has none of": (
+        packed_as({**SOUND, "b": torch.ones(0)}, shape=[0, 10**30]),
+        "cannot be read",
+    ),
 }
 
 
@@ -253,6 +257,28 @@ def test_a_bad_pack_is_left_out_wherever_it_lies(what: str, filed: bool, tmp_pat
 
     assert verdict.update is None
     assert due in verdict.fault
+
+
+def test_a_foreign_name_is_told_in_few_plain_marks() -> None:
+    odd = "\x1b[2J\ud800" + 5000 * "x"
+
+    verdict = verdict_of(replace_delta({**SOUND, odd: torch.ones(1)}))
+
+    assert verdict.update is None
+    assert len(verdict.fault) < 200
+    assert verdict.fault.isascii()
+    assert verdict.fault.isprintable()
+
+
+def replace_delta(delta: Mapping[str, Tensor]) -> RecordDict:
+    return answer_records(replace(update("bad", 99), delta=delta))
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "\x1b[2J", "a\nb"])
+def test_a_figure_with_a_name_that_is_none_costs_its_site_the_round(name: str) -> None:
+    verdict = judged(replace(update("bad", 99), metrics={name: 1.0}), GATE)
+
+    assert verdict.update is None
 
 
 def test_an_honest_pack_is_admitted_from_memory_and_from_a_file(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_areas_are_worked_out_by_hand() -> None:
     assert area(even_up, even_down) == pytest.approx(0.75)
 
 
+def test_counts_that_wrap_around_whole_numbers_do_not_void_an_area() -> None:
+    cells = [(step, step + 1, 2**29) for step in range(8)]
+
+    low, high = bounds(cells, cells)
+
+    assert 0 <= low <= 0.5 <= high <= 1
+
+
 def test_images_stay_in_their_cells_and_lean_to_where_the_others_are() -> None:
     cells = [(0, 60, 12), (60, 64, 40), (64, 128, 12)]
 

@@ -15,6 +15,9 @@ from confrere_common.secagg.messages import Delivery, decode, digest_of, encode
 from confrere_common.storage import atomic_write
 from confrere_common.weights import weights_digest
 
+BEGUN = "begun.json"
+"""In a run's folder: round -> keys of the errands that began it."""
+
 TRIES = 3
 """Different weights from which one round is trained: a server that lost its last checkpoint to a
 crash begins the round anew from others, and does so rarely."""
@@ -86,21 +89,30 @@ def may_begin(folder: Path, round: int, key: str, *, evaluate: bool = False) -> 
     """Note that an errand begins; False when the round was begun with other weights too often.
 
     An approval is for so many rounds: a coordinator that asks for one again and again, each time
-    from other weights, would get as many updates as it likes.
+    from other weights, would get as many updates as it likes. Counts of scores leave of one model
+    alone, as the plan says: those of two may differ by a patient.
     """
-    path = folder / "begun.json"
-    try:
-        begun: dict[str, list[str]] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        begun = {}
+    begun = _begun(folder)
     keys = begun.setdefault(f"evaluation {round}" if evaluate else str(round), [])
     if key in keys:
         return True
-    if len(keys) >= TRIES:
+    if len(keys) >= (1 if evaluate else TRIES):
         return False
     keys.append(key)
-    atomic_write(path, json.dumps(begun).encode())
+    atomic_write(folder / BEGUN, json.dumps(begun).encode())
     return True
+
+
+def rounds_begun(folder: Path) -> list[int]:
+    """Return the rounds that were begun to train, as far as the note of them can be read."""
+    return [int(name) for name in _begun(folder) if name.isdecimal()]
+
+
+def _begun(folder: Path) -> dict[str, list[str]]:
+    try:
+        return dict(json.loads((folder / BEGUN).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def read_spooled(path: Path) -> Task:

@@ -323,6 +323,7 @@ class Daemon:
             records = reply_records(update.vector)
         else:
             what = "counts leave" if update.description else "update leaves"
+            what = "counts and hashes of images leave" if update.marks else what
             self._chain.append(what, images=update.images, **facts)
             records = answer_records(update)
         with_witness(records, *self._chain.head())

@@ -51,6 +51,7 @@ class Outbox:
             "images": update.images,
             "metrics": dict(update.metrics),
             "description": update.description,
+            "marks": update.marks.hex(),
         }
         self._keep(errand, views(update.delta, {"update": json.dumps(said)}))
 
@@ -101,7 +102,7 @@ def digest_of_update(update: Update | MaskedUpdate) -> str:
     if isinstance(update, MaskedUpdate):
         return hashlib.sha256(update.vector.data).hexdigest()
     if update.description:
-        return hashlib.sha256(update.description.encode()).hexdigest()
+        return hashlib.sha256(update.description.encode() + update.marks).hexdigest()
     return weights_digest(update.delta)
 
 
@@ -119,6 +120,7 @@ def _update(content: bytearray) -> Update | MaskedUpdate:
             images=said["images"],
             metrics=said["metrics"],
             description=said.get("description", ""),
+            marks=bytes.fromhex(said.get("marks", "")),
         )
     except (ValueError, KeyError, TypeError, RuntimeError, ExchangeError):
         raise CheckpointError("an update in the outbox cannot be read") from None

@@ -33,10 +33,12 @@ from confrere_client.daemon.outbox import MaskedUpdate, Outbox
 from confrere_client.daemon.veiled import claim, seat_of
 from confrere_client.describing import describe
 from confrere_client.finetune.lesson import site_lesson
+from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.plans import read_plan
 from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy, usable_images
 from confrere_client.hospital.registry import open_registered
 from confrere_client.hospital.site import SiteFolder, open_site
+from confrere_client.marking import marks_that_leave
 from confrere_client.privacy.budget import Ledger
 from confrere_client.privacy.private_round import Account
 from confrere_client.state import Keepsake
@@ -148,12 +150,16 @@ class Worker:
             lent = shelf(self.site.folder, text, policy.max_images)
             kept = self._keepsake(plain["run_id"], text).load(before=task.round + 1)
             atomic_write(path, evaluated(task, _trainer(text), kept, lent, policy).encode())
+        told, policy = path.read_text(), read_policy(self.site.policy)  # it may be stricter by now
+        if json.loads(told)["smallest"] < policy.min_cell or not lets_evaluate(policy):
+            self.tell(errand=plain["key"], refused="policy-evaluation")
+            return
         update = Update(
             site=self.site.config.site,
             round=task.round,
             delta={},
             images=usable_images(policy, entry_of(self.site.folder, run)),
-            description=path.read_text(),
+            description=told,
         )
         self._outbox.put(plain["key"], plain["run_id"], update)
         self.tell(errand=plain["key"], done=True)
@@ -161,8 +167,9 @@ class Worker:
     def _describe(self, plain: dict[str, Any], run: Run, asked: Describe, policy: Policy) -> None:
         """Put what may be told of the site's images into the outbox; nothing is trained."""
         entry = entry_of(self.site.folder, run)
+        records = open_registered(entry, policy.max_images).records()
         told = describe(
-            open_registered(entry, policy.max_images).records(),
+            records,
             asked,
             smallest=policy.min_cell,
             vouched=entry.one_image_per_patient,
@@ -174,6 +181,13 @@ class Worker:
             delta={},
             images=usable_images(policy, entry),
             description=description_text(told, asked),
+            marks=marks_that_leave(
+                records,
+                asked,
+                allowed=policy.duplicates,
+                run_id=plain["run_id"],
+                most_bytes=policy.max_bytes_per_round,
+            ),
         )
         self._outbox.put(plain["key"], plain["run_id"], update)
         self.tell(errand=plain["key"], done=True)

@@ -5,9 +5,25 @@ from collections.abc import Iterator
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import Registered, printable
 from confrere_common.describe import MOST_TEXT, Describe, measures_of
+from confrere_common.marks import MOST_MARKS
 
 Row = tuple[str, str]
 """A label and what it says."""
+
+
+ALLOWED = (
+    "your policy (duplicates) lets salted hashes leave: one, of 16 bytes, for each image that is "
+    f"not the same as another, {MOST_MARKS:,} at most. The coordinator counts with them which "
+    "sites have equal images. An image cannot be made from its hash. But who holds an image, "
+    "prepared as yours are, and sees the hashes finds out whether this site has that very image, "
+    "and so perhaps that its patient was here. The coordinator's software drops the hashes once "
+    "they are counted and tells no small number; you have its word for that. Hashes of one run do "
+    "not fit those of another."
+)
+FORBIDDEN = (
+    "the run asks for salted hashes of images, by which to find those that several sites have. "
+    "Your policy (duplicates: false) lets none leave. The counts above leave all the same."
+)
 
 
 def describing(asked: Describe, policy: Policy) -> Iterator[Row]:
@@ -23,7 +39,7 @@ def describing(asked: Describe, policy: Policy) -> Iterator[Row]:
     )
 
 
-def leaving(entry: Registered | None) -> Iterator[Row]:
+def leaving(entry: Registered | None, asked: Describe, policy: Policy) -> Iterator[Row]:
     """Yield what would leave, and what nothing hides."""
     yield (
         "leaves, once",
@@ -31,6 +47,8 @@ def leaving(entry: Registered | None) -> Iterator[Row]:
         f"({MOST_TEXT // 1000} kB at most), and the number of images. No name, no pixel, no text "
         "of yours. When it does not tell: a code from a fixed table.",
     )
+    if asked.duplicates:
+        yield "shared images", ALLOWED if policy.duplicates else FORBIDDEN
     yield "stays", "images, names and numbers of patients, file names, every error's own words"
     if entry is not None and entry.unknown_patients and not entry.one_image_per_patient:
         yield (

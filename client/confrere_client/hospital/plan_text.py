@@ -85,7 +85,8 @@ def _proposed(
 ) -> Iterator[Row]:
     entry, lent = data.get(verdict.data_set), ("data set", _data(verdict, policy, data))
     if run.describe is not None and run.stage == "describe":
-        yield from (*describing(run.describe, policy), lent, *leaving(entry))
+        told = leaving(entry, run.describe, policy)
+        yield from (*describing(run.describe, policy), lent, *told)
         yield "other sites", f"{plan.proposal.sites - 1} enrolled, as the coordinator says"
         return
     yield from (*_training(run, policy), lent, *_leaving(plan, run, policy))

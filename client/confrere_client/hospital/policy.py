@@ -24,6 +24,7 @@ from confrere_client.hospital.registry import NAME, Registered, chosen, dataset_
 from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS
 from confrere_common.errors import DataError, unknown
+from confrere_common.judged import evaluation_of
 from confrere_common.method import METHODS, OWN_FIGURES
 from confrere_common.mixing import mixings_of
 from confrere_common.model import objective_of
@@ -108,6 +109,9 @@ class RunClass:
     min_sites: Whole | None = None
     """Sites, this one among them, that must be enrolled, and in the roster; null: as the policy."""
 
+    evaluation: Annotated[bool, Field(strict=True)] = False
+    """Whether counts of its model's scores may leave as well without being asked about."""
+
 
 @section
 class Policy:
@@ -182,6 +186,11 @@ class Policy:
     min_cell: Annotated[int, Field(ge=2, strict=True)] = 5
     """Patients below which no count leaves, of images (stage describe) or of a model's scores
     (stage finetune), whatever the run says."""
+
+    duplicates: Annotated[bool, Field(strict=True)] = False
+    """Whether, where a run of stage describe asks for it, salted hashes of images may leave, by
+    which the coordinator counts images that several sites have. Who holds an image can find out
+    that this site has that very image."""
 
     metrics: Annotated[Names, _among("figure", lambda: TELLABLE)] = FIGURES
     """Figures of a round that may leave beside the update; []: none."""
@@ -363,6 +372,7 @@ def _belongs(kind: RunClass, proposal: Proposal, run: Run, data_set: str) -> boo
         and (kind.rules is None or run.federation.rule.name in kind.rules)
         and (most is None or proposal.bytes_down + proposal.bytes_up <= most)
         and not any(mixing.leaves for _, mixing, _ in mixings_of(run))
+        and (kind.evaluation or evaluation_of(run) is None)
         and _among_known(kind, proposal, run)
     )
 

@@ -5,10 +5,13 @@ everything that may have left counts as having left: nothing is ever masked a se
 """
 
 import json
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from confrere_client.daemon.errand import rounds_begun
 from confrere_client.hospital.plans import Plan, list_plans, run_of
 from confrere_client.hospital.site import SiteFolder
 from confrere_client.masked.mask_state import Seen
@@ -23,6 +26,9 @@ STARTS = "masked-starts.json"
 
 NOTES = "masked.json"
 """In a run's folder: the newest masked round that this site had a part in."""
+
+Span: TypeAlias = tuple[str, int, int]
+"""A masked run, its seed, and the last of its rounds."""
 
 SEVERAL = "*"
 """In place of a run, where several may have started there: it is no run's name."""
@@ -41,10 +47,11 @@ def mend(site: SiteFolder) -> tuple[str, ...]:
     _must_be_sound(site)
     said = []
     if _starts_broken(starts):
-        _set_aside(starts)
-        atomic_write(starts, json.dumps(_barred(runs.values())).encode())
+        spans = [*_planned(runs.values()), *_unplanned(site, runs)]
+        _keep_beside(starts)
+        atomic_write(starts, json.dumps(_barred(spans)).encode())
         said.append(
-            f"{STARTS}: every round of the {len(runs)} masked runs that ever came here counts as "
+            f"{STARTS}: every round of the {len(spans)} masked runs that ever came here counts as "
             "one that left under masks. These runs go on; another run is refused where it has the "
             "seed of one of them (masked-before): ask the coordinator for another seed."
         )
@@ -59,19 +66,40 @@ def barred(seed: int, round: int) -> str:
     return f"* {seed} {round}"
 
 
-def _barred(plans: Iterable[Plan]) -> dict[str, str]:
+def _barred(spans: Iterable[Span]) -> dict[str, str]:
     known: dict[str, str] = {}
-    for plan in plans:
-        for number in range(1, run_of(plan.proposal).federation.rounds + 1):
-            name, own = barred(plan.proposal.seed, number), plan.proposal.run_id
+    for own, seed, last in spans:
+        for number in range(1, last + 1):
+            name = barred(seed, number)
             known[name] = own if known.get(name, own) == own else SEVERAL
     return known
+
+
+def _planned(plans: Iterable[Plan]) -> Iterator[Span]:
+    for plan in plans:
+        yield plan.proposal.run_id, plan.proposal.seed, run_of(plan.proposal).federation.rounds
+
+
+def _unplanned(site: SiteFolder, runs: Collection[str]) -> Iterator[Span]:
+    """Yield runs whose plan is gone or damaged, by their notes; CheckpointError without those."""
+    left = {str(f["run"]) for event, f in _rows(site) if event == "masked update leaves"}
+    noted = {path.parent.name for path in site.runs.glob(f"*/{NOTES}")}
+    for run in sorted((left | noted) - {*runs}):
+        path = site.runs / run / NOTES
+        broken = _notes_broken(path)
+        history = () if broken else NotesInFile(path).load().history
+        if broken or (run in left and not history):
+            raise CheckpointError(
+                f"masked updates left in run '{run}', and neither its plan nor its notes can be "
+                "read: nothing was mended. Put its folders back from a copy."
+            )
+        yield from ((run, seen.seed, seen.round) for seen in history)
 
 
 def _renewed(site: SiteFolder, plan: Plan, path: Path) -> str:
     """Write a run's notes anew: the last round that was begun here is used up."""
     last = _last_begun(site, plan.proposal.run_id)
-    _set_aside(path)
+    _keep_beside(path)
     path.with_name("masked-reply.json").unlink(missing_ok=True)
     seen = Seen(
         run=digest_of_run(plan.proposal.run),
@@ -88,9 +116,20 @@ def _renewed(site: SiteFolder, plan: Plan, path: Path) -> str:
 
 
 def _last_begun(site: SiteFolder, run: str) -> int:
+    """Return the last round that anything here knows of: the log may be a new one."""
+    own = [facts for _, facts in _rows(site) if facts.get("run") == run]
+    logged = [int(facts["round"]) for facts in own if "round" in facts]
+    started = [
+        int(name.split()[-1])
+        for name, by in read_starts(site.runs / STARTS).items()
+        if by == run and not name.startswith(SEVERAL)
+    ]
+    return max([*logged, *started, *rounds_begun(site.runs / run)], default=0)
+
+
+def _rows(site: SiteFolder) -> list[tuple[str, dict[str, Any]]]:
     rows = [json.loads(line) for line in site.audit.read_text().splitlines()]
-    own = [row["facts"] for row in rows if row["facts"].get("run") == run]
-    return max((int(facts["round"]) for facts in own if "round" in facts), default=0)
+    return [(row["event"], row["facts"]) for row in rows]
 
 
 def _must_be_sound(site: SiteFolder) -> None:
@@ -139,5 +178,10 @@ def _is_masked(plan: Plan) -> bool:
         return False
 
 
-def _set_aside(path: Path) -> None:
-    path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+def _keep_beside(path: Path) -> None:
+    """Keep a damaged file under a second name.
+
+    It stays under its own until another takes its place: notes that are not there say that nothing
+    ever left, and a crash or a full disk may come in between.
+    """
+    os.link(path, path.with_name(f"{path.name}.damaged-{time.time_ns()}"))

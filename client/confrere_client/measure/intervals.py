@@ -77,7 +77,7 @@ def figure(measure: Measure, scores: Floats, truth: Truth, *, seed: int = 0) -> 
     """
     scores_SMNK = _seeds_first(scores, truth)
     points, drawn = _points(measure, scores_SMNK, truth), _drawn(measure, scores_SMNK, truth, seed)
-    return _joined(points, drawn, (0.0, 1.0))
+    return _of_one(_joined(points, drawn, (0.0, 1.0)), truth, (0.0, 1.0))
 
 
 def paired_difference(
@@ -97,7 +97,7 @@ def paired_difference(
         )
     points = _points(measure, ours_SMNK, truth) - _points(measure, theirs_SMNK, truth)
     drawn = _drawn(measure, ours_SMNK, truth, seed) - _drawn(measure, theirs_SMNK, truth, seed)
-    return _joined(points, drawn, (-1.0, 1.0))
+    return _of_one(_joined(points, drawn, (-1.0, 1.0)), truth, (-1.0, 1.0))
 
 
 def by_site(
@@ -186,6 +186,13 @@ def _joined(points_S: Floats, drawn_SD: Floats, limits: tuple[float, float]) -> 
     widen = _widening(points_S, float(mean_D.var()))
     low, high = mean - widen(max(0.0, mean - low)), mean + widen(max(0.0, high - mean))
     return Figure(mean=mean, low=max(low, limits[0]), high=min(high, limits[1]), n=len(points_S))
+
+
+def _of_one(found: Figure | None, truth: Truth, limits: tuple[float, float]) -> Figure | None:
+    """Return *found*; of a single patient, whom every draw is, anything may be true of others."""
+    if found is None or len(np.unique(truth.patients)) > 1:
+        return found
+    return Figure(mean=found.mean, low=limits[0], high=limits[1], n=found.n)
 
 
 def _widening(points_S: Floats, over_patients: float) -> Callable[[float], float]:

@@ -24,8 +24,8 @@ FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
-    "shard", "offset", "nbytes", "mask", "flags", "warnings", "tag_modality", "tag_kernel",
-    "tag_slice_thickness_mm", *FACTS,
+    "shard", "offset", "nbytes", "digest", "mask", "flags", "warnings", "tag_modality",
+    "tag_kernel", "tag_slice_thickness_mm", *FACTS,
 ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ class Prepared(Source):
         image = partial(_image, self._shards, place_of(row), shape, row["dtype"])
         mask = partial(_mask, self._shards, row["mask"], shape[1:]) if row["mask"] else None
         if row["dims"] == 2 or self.config.slices == "none":
-            yield _record(row, row["key"], image, mask)
+            yield _record(row, row["key"], image, mask, digest=row["digest"])
             return
         axis = AXES[self.config.slices]
         for number in range(0, shape[1 + axis], self.config.slice_step):
@@ -115,7 +115,9 @@ class Prepared(Source):
             yield _record(row, f"{row['key']}#{number}", cut, part)
 
 
-def _record(row: dict[str, Any], name: str, decode: Any, mask: Any) -> Record:
+def _record(
+    row: dict[str, Any], name: str, decode: Any, mask: Any, digest: str | None = None
+) -> Record:
     # where nothing groups it, an exam stands for itself: its own name is its patient's
     make = Record if row["patient_known"] else OfNobodyKnown
     return make(
@@ -126,7 +128,7 @@ def _record(row: dict[str, Any], name: str, decode: Any, mask: Any) -> Record:
         split=row["split"],
         label=row["label"],
         mask=mask,
-        facts={name: row[name] for name in ("dtype", "tag_modality", *FACTS)},
+        facts={"digest": digest, **{name: row[name] for name in ("dtype", "tag_modality", *FACTS)}},
         about={
             name: str(row[f"tag_{name}"])
             for name in ("vendor", "kernel", "slice_thickness_mm")

@@ -8,10 +8,10 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), K classes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -27,17 +27,20 @@ class UnnamedClasses(DataError):  # noqa: N818  (the code says it better)
     code = "other-classes"
 
 
-def _differing(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) != len(names):
-        raise ValueError("name each class once")
-    return names
+def _two_at_least(given: Any) -> Any:
+    """Return what pydantic shall look at; one sentence for all that is wrong, not one for each."""
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 2:
+        return given
+    texts = isinstance(given, list | tuple) and all(isinstance(n, str) and n for n in given)
+    if not texts or len(given) < 2 or len(set(given)) != len(given):
+        raise ValueError(
+            "give how many classes there are, 2 or more, or a list of their names, each once and "
+            "as text ('1', 'no' in quotes)"
+        )
+    return tuple(given)
 
 
-Name: TypeAlias = Annotated[str, Field(min_length=1)]
-Classes: TypeAlias = (
-    Annotated[int, Field(ge=2)]
-    | Annotated[tuple[Name, ...], Field(min_length=2), AfterValidator(_differing)]
-)
+Classes: TypeAlias = Annotated[int | tuple[str, ...], BeforeValidator(_two_at_least)]
 """Names of the classes over all sites, or how many there are."""
 
 

@@ -4,7 +4,7 @@ An optional key that has no value is absent, never null.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field
 
 from confrere_common.config import Run
-from confrere_common.describe import Description, Measure, measures_of
+from confrere_common.describe import Describe, Description, Measure, measures_of
 from confrere_common.loading import as_dict, digest, dump
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
@@ -24,6 +24,7 @@ from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
 from confrere_server.description.advice import Advice, advise
 from confrere_server.description.collecting import asked_of
+from confrere_server.description.sharing import NOTHING, Shared, Sharing
 from confrere_server.description.unlikeness import Gap, gaps, widest
 
 DRAWN = 24
@@ -32,6 +33,12 @@ DRAWN = 24
 CAUTION = (
     "Counts are of patients, each by one image; counts of few were joined or withheld at the "
     "sites. Distances are therefore rather too small, and no advice here was fitted to data."
+)
+
+
+SAME = (
+    "Shared images are those whose pixels are equal, in the same size and depth. Resized, cropped "
+    "or recompressed copies are not found; numbers are of images, not of patients."
 )
 
 
@@ -83,6 +90,10 @@ class DescribedReport:
     refused: dict[str, str]
     """Site -> why it told nothing."""
 
+    shared: tuple[Shared, ...]
+    """How many images every two sites share, of those that took part; empty where it was not
+    asked, or none did."""
+
     gaps: tuple[dict[str, Any], ...]
     """How far every pair of sites is apart by each measure, the farthest first."""
 
@@ -94,7 +105,10 @@ class DescribedReport:
 
 
 def described_report(
-    run: Run, told: Mapping[str, Description], refused: Mapping[str, str]
+    run: Run,
+    told: Mapping[str, Description],
+    refused: Mapping[str, str],
+    sharing: Sharing = NOTHING,
 ) -> DescribedReport:
     """Return all that is known of a federation's images, and what follows."""
     asked = asked_of(run)
@@ -109,17 +123,38 @@ def described_report(
         measures={name: _measure(measure) for name, measure in measures.items()},
         sites={site: DescribedSite(**one.as_dict()) for site, one in sorted(told.items())},
         refused=dict(sorted(refused.items())),
+        shared=sharing.pairs,
         gaps=tuple({**asdict(gap), "marked": gap.marked} for gap in found),
-        advice=tuple(asdict(advice) for advice in advise(told, asked)),
-        warnings=(CAUTION, *(f"'{site}' told nothing: {why}" for site, why in refused.items())),
+        advice=tuple(asdict(advice) for advice in advise(told, asked, sharing)),
+        warnings=(
+            CAUTION,
+            *(f"'{site}' told nothing: {why}" for site, why in refused.items()),
+            *_of_sharing(asked, told, sharing),
+        ),
     )
 
 
+def _of_sharing(
+    asked: Describe, told: Mapping[str, Description], sharing: Sharing
+) -> Iterator[str]:
+    """Yield what a reader should know of the numbers of shared images."""
+    if not asked.duplicates:
+        return
+    if aside := ", ".join(f"'{site}'" for site in sorted({*told} - {*sharing.sites})):
+        yield f"Shared images: the policy of {aside} lets no hashes leave, so it was not compared."
+    if sharing.pairs:
+        yield SAME
+
+
 def write_described_report(
-    out: Path, run: Run, told: Mapping[str, Description], refused: Mapping[str, str]
+    out: Path,
+    run: Run,
+    told: Mapping[str, Description],
+    refused: Mapping[str, str],
+    sharing: Sharing = NOTHING,
 ) -> DescribedReport:
     """Put report.json and report.html in the folder *out*, each whole or not at all."""
-    report = described_report(run, told, refused)
+    report = described_report(run, told, refused, sharing)
     text = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomic_write(out / "report.json", text.encode())
     measures = measures_of(asked_of(run))
@@ -131,6 +166,7 @@ def write_described_report(
         advice=[Advice(**one) for one in report.advice],
         widest=_widest(widest(gaps(told, measures)), measures),
         drawings=strips(drawn, measures),
+        shared=_table(sharing),
         left=len(told) - len(drawn),
     )
     atomic_write(out / "report.html", html.encode())
@@ -139,6 +175,15 @@ def write_described_report(
 
 def _widest(found: Mapping[str, Gap], measures: Mapping[str, Measure]) -> Sequence[tuple[str, Gap]]:
     return [(measures[name].title, gap) for name, gap in found.items() if gap.distance > 0]
+
+
+def _table(sharing: Sharing) -> Mapping[str, Mapping[str, Shared]]:
+    """Return site -> other site -> what they share, for as many as a page has room for."""
+    found: dict[str, dict[str, Shared]] = {site: {} for site in sharing.sites[:DRAWN]}
+    for pair in sharing.pairs:
+        if pair.one in found and pair.two in found:
+            found[pair.one][pair.two] = found[pair.two][pair.one] = pair
+    return found if sharing.pairs else {}
 
 
 def _measure(measure: Measure) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from confrere_client.evaluation.corruptions import SEVERITIES
 from confrere_client.evaluation.factors import groups_of
 from confrere_client.finetune.judge import judge_of
 from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.storage import alone
 from confrere_deploy.evaluation import parts, schema
 from confrere_deploy.evaluation.cells import Cell, Finished, Workshop
 from confrere_deploy.evaluation.contestants import Contestant
@@ -25,11 +26,14 @@ from confrere_deploy.evaluation.wishes import Wishes
 from confrere_deploy.evaluation.worse import names_of
 from confrere_deploy.report.tuned_pictures import PICTURES
 from confrere_deploy.study.cost import Clock
-from confrere_deploy.study.finetuning import say_notes
+from confrere_deploy.study.finetuning import must_build, say_notes
 from confrere_deploy.study.options import Options
 from confrere_deploy.study.outbox import STUDY, open_folder
 from confrere_deploy.study.progress import Display
 from confrere_deploy.study.summary import write_skipped
+
+LOCK = "lock"
+BUSY = "another 'confrere evaluate' is at work in this folder: wait for it, or give --out another."
 
 
 def carry_out(
@@ -41,6 +45,14 @@ def carry_out(
     cells = _distinct(parts.cells_of(evaluation.entries, wishes))
     begun = (options.out / STUDY).exists()
     open_folder(options.out, _study(evaluation), resume=options.resume)
+    with alone(options.out / LOCK, BUSY):
+        return _carried_out(evaluation, cells, clock, console, begun=begun)
+
+
+def _carried_out(
+    evaluation: Evaluation, cells: Sequence[Cell], clock: Clock, console: Console, *, begun: bool
+) -> schema.EvaluationReport:
+    options = evaluation.options
     clock.keep(options.out, resumed=begun)
     console.print(f"report: {options.out / 'report.html'}", markup=False, soft_wrap=True)
     with clock, Display(console, sum(cell.rounds for cell in cells)) as display:
@@ -70,6 +82,7 @@ def _settled(
     for contestant in contestants:
         try:
             entries.append(parts.entry(contestant, images))
+            must_build(entries[-1].lecture)
         except ConfigError as fault:
             faults += [f"{contestant.name}: {one}" for one in fault.faults]
     if entries:
@@ -99,10 +112,11 @@ def _impossible(one: Entry, wishes: Wishes) -> Iterator[str]:
             names_of(one.lecture)
         except ConfrereError as fault:
             yield f"--robustness: augment.modality: {fault}"
-    if wishes.leave_one_site_out and len(parts.unseen_sites(one.lecture)) < 2:
+    if wishes.leave_one_site_out and len(parts.unseen_sites(one.lecture, wishes.smallest)) < 2:
         yield (
-            "--leave-one-site-out: fewer than two sites have images to learn from and 5 test "
-            "patients: give a site column, or leave it out"
+            "--leave-one-site-out: fewer than two sites have images to learn from and "
+            f"{parts.least(wishes.smallest)} test patients and give no smaller site away: give a "
+            "site column, lower --smallest, or leave it out"
         )
 
 
@@ -145,7 +159,7 @@ def _say_plan(
     if wishes.curve:
         table.add_row("labels", ", ".join(map(str, wishes.curve)))
     if wishes.leave_one_site_out:
-        table.add_row("sites left out", ", ".join(parts.unseen_sites(one.lecture)))
+        table.add_row("sites left out", ", ".join(parts.unseen_sites(one.lecture, wishes.smallest)))
     if wishes.robustness:
         names = names_of(one.lecture)
         table.add_row("corruptions", f"{', '.join(names)}, {len(SEVERITIES)} severities each")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from confrere_common.config import Run
+from confrere_common.encoder import ENCODERS
 from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.loading import parse_run
 from confrere_common.release import load_release
@@ -66,9 +67,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 def _arms(bare: Run, started: Sequence[tuple[str, Run]]) -> Iterator[Contestant]:
     for name, run in started:
         yield Contestant(name=name, what="fine-tuned from this encoder", run=run)
-    fresh = {run.encoder.name: _from_scratch(run) for _, run in started} or {
-        bare.encoder.name: bare
-    }
+    fresh = _from_scratch(started) or {bare.encoder.name: bare}
     for kind, run in fresh.items():
         yield Contestant(
             name=SCRATCH if len(fresh) == 1 else f"{SCRATCH}, {kind}",
@@ -95,8 +94,23 @@ def _frozen(run: Run) -> Run:
     return replace(run, finetune=replace(must_finetune(run), mode="frozen"))
 
 
-def _from_scratch(run: Run) -> Run:
-    return replace(run, finetune=replace(must_finetune(run), start=None, start_digest=None))
+def _from_scratch(started: Sequence[tuple[str, Run]]) -> dict[str, Run]:
+    """Return what an architecture is called -> its run without a start, each architecture once.
+
+    Two of one kind (a narrow and a wide resnet) are told apart by the encoder that has it.
+    """
+    first: list[tuple[str, Run, Any]] = []
+    for name, run in started:
+        whole = run.encoder.name, ENCODERS.configure(run.encoder)
+        if all(whole != other for *_, other in first):
+            first.append((name, run, whole))
+    kinds = [run.encoder.name for _, run, _ in first]
+    return {
+        kind if kinds.count(kind) == 1 else f"{kind} as {name}": replace(
+            run, finetune=replace(must_finetune(run), start=None, start_digest=None)
+        )
+        for (name, run, _), kind in zip(first, kinds, strict=True)
+    }
 
 
 def _without_start(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.data.images import Images
+from confrere_client.evaluation.fairness import suppressed
 from confrere_client.finetune.judge import Judge
 from confrere_deploy.evaluation import figures, schema
 from confrere_deploy.evaluation.cells import Cell, Finished
@@ -58,15 +59,28 @@ def on_labels(one: Entry, labels: Labels) -> Lecture:
     return entry(replace(one.contestant, run=asked), one.lecture.images).lecture
 
 
-def unseen_sites(lecture: Lecture) -> list[str]:
-    """Return the sites with enough test patients, whose leaving out leaves somebody to learn."""
+def least(smallest: int) -> int:
+    """Return how many test patients a site needs to be spoken of."""
+    return max(LEAST_PATIENTS, smallest)
+
+
+def unseen_sites(lecture: Lecture, smallest: int) -> list[str]:
+    """Return the sites whose leaving out leaves somebody to learn, and that may be spoken of.
+
+    The rule is that of groups: a site of few test patients is not told, nor one that would give it
+    away.
+    """
     catalog = lecture.images.catalog
     tested, learned = catalog.sites[lecture.test], catalog.sites[lecture.learned]
-    return [
-        str(site)
+    patients = {
+        str(site): len(np.unique(catalog.patients[lecture.test[tested == site]]))
         for site in np.unique(tested[tested != ""])
-        if len(np.unique(catalog.patients[lecture.test[tested == site]])) >= LEAST_PATIENTS
-        and 0 < (learned == site).sum() < len(learned)
+    }
+    hidden = suppressed(patients, least(smallest))
+    return [
+        site
+        for site in patients
+        if site not in hidden and 0 < (learned == site).sum() < len(learned)
     ]
 
 
@@ -112,7 +126,8 @@ def cells_of(entries: Sequence[Entry], wishes: Wishes) -> Iterator[Cell]:
             if lecture is not one.lecture:
                 yield from _seeds(one, lecture, f"labels {labels}")
     for one in entries if wishes.leave_one_site_out else ():
-        for site in unseen_sites(one.lecture) if one.contestant.whole else ():
+        sites = unseen_sites(one.lecture, wishes.smallest)
+        for site in sites if one.contestant.whole else ():
             yield from _seeds(one, without_site(one.lecture, site), f"without {site}")
             yield from _seeds(one, at_site_alone(one.lecture, site), f"only {site}")
 
@@ -165,12 +180,14 @@ def _part(one: Entry, labels: Labels) -> str:
     return "all" if same else f"labels {labels}"
 
 
-def unseen(entries: Sequence[Entry], judge: Judge, done: Done) -> Iterator[schema.UnseenSite]:
+def unseen(
+    entries: Sequence[Entry], wishes: Wishes, judge: Judge, done: Done
+) -> Iterator[schema.UnseenSite]:
     """Yield what is reached at each site with and without having learned there."""
     whole = [one for one in entries if one.contestant.whole]
     lecture = whole[0].lecture
     where, patients = lecture.images.catalog.sites, lecture.images.catalog.patients
-    for site in unseen_sites(lecture):
+    for site in unseen_sites(lecture, wishes.smallest):
         test = lecture.test[where[lecture.test] == site]
         yield schema.UnseenSite(
             site=site,

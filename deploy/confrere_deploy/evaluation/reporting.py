@@ -28,6 +28,8 @@ from confrere_deploy.study.options import Options
 
 REPETITIONS = 3
 """Seeds that a claim needs."""
+FEW = 20
+"""Test patients below which a bootstrap over them is not to be believed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ def reported(
     run = one.lecture.run
     whole = {entry.name: done[key(entry.name, "all")] for entry in evaluation.entries}
     serious = [entry for entry in evaluation.entries if entry.contestant.whole]
+    reached = {entry.name: _arm(entry, judge, whole[entry.name]) for entry in evaluation.entries}
+    headlined = any(judge.HEADLINE in arm.figures for arm in reached.values())
     pictured = wishes.pictures and _pictured(evaluation, workshop, whole)
     return schema.EvaluationReport(
         name=run.name,
@@ -66,10 +70,10 @@ def reported(
         task=one.lecture.finetune.task.name,
         headline=judge.HEADLINE,
         smallest=wishes.smallest,
-        arms={entry.name: _arm(entry, judge, whole[entry.name]) for entry in evaluation.entries},
+        arms=reached,
         gaps=tuple(parts.gaps(evaluation.entries, judge, whole)),
         curve=tuple(parts.curve(evaluation.entries, wishes, judge, done)),
-        unseen=tuple(parts.unseen(serious, judge, done)) if wishes.leave_one_site_out else (),
+        unseen=_unseen(evaluation, serious, done),
         robustness=tuple(_robust(evaluation, serious, workshop, whole)),
         calibration=tuple(
             found
@@ -85,12 +89,20 @@ def reported(
         ),
         pictures=pictured,
         cost=_cost(clock),
-        warnings=tuple(_warnings(evaluation, clock)),
+        warnings=tuple(_warnings(evaluation, clock, headlined=headlined)),
         skipped=_skipped(one),
         data=_data(one),
         machine=machine(run.train.device),
         command=evaluation.options.command,
     )
+
+
+def _unseen(
+    evaluation: Evaluation, serious: Sequence[Entry], done: parts.Done
+) -> tuple[schema.UnseenSite, ...]:
+    if not evaluation.wishes.leave_one_site_out:
+        return ()
+    return tuple(parts.unseen(serious, evaluation.wishes, evaluation.judge, done))
 
 
 def _arm(entry: Entry, judge: Judge, seeds: Sequence[Finished]) -> schema.EvaluatedArm:
@@ -166,9 +178,10 @@ def _cost(clock: Clock) -> shared.Cost:
     )
 
 
-def _warnings(evaluation: Evaluation, clock: Clock) -> Iterator[str]:
+def _warnings(evaluation: Evaluation, clock: Clock, *, headlined: bool) -> Iterator[str]:
     lecture = evaluation.first.lecture
     yield from clock.doubts
+    yield from _of_test(evaluation, headlined)
     yield from lecture.notes
     if lecture.images.skipped:
         yield f"{len(lecture.images.skipped)} images could not be read and were left out."
@@ -184,10 +197,30 @@ def _warnings(evaluation: Evaluation, clock: Clock) -> Iterator[str]:
         )
     if not any(entry.given for entry in evaluation.entries):
         yield "No encoder was given (--encoder): the arms show only what starts from random."
+    else:
+        yield (
+            "Nothing here knows which images a given encoder was trained on: if test patients' were "
+            "among them, even without labels, they are not new to it, nor is a site left out."
+        )
     if len(lecture.run.seeds) < REPETITIONS:
         yield (
             f"{len(lecture.run.seeds)} of the {REPETITIONS} repetitions that a claim needs: the "
             "intervals show little of how a result varies with the seed."
+        )
+
+
+def _of_test(evaluation: Evaluation, headlined: bool) -> Iterator[str]:
+    lecture = evaluation.first.lecture
+    count = len(np.unique(lecture.images.catalog.patients[lecture.test]))
+    if count < FEW:
+        yield (
+            f"{count} test patients: intervals over so few are too narrow, and a perfect score has "
+            "none at all."
+        )
+    if not headlined:
+        yield (
+            f"{evaluation.judge.HEADLINE} is not known on these test patients (all of one class, "
+            "it may be): arms are not compared by it."
         )
 
 

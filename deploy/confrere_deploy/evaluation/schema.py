@@ -112,14 +112,14 @@ class Robustness:
     curves: dict[str, tuple[Figure | None, ...]]
     """Corruption -> the leading measure at severities 0 (as they are) to 5."""
 
-    error: Number
-    """1 - measure, the mean over corruptions and severities."""
+    error: Measured = None
+    """1 - measure, the mean over corruptions and severities; null where the measure is unknown."""
 
-    degradation: Number
-    """By how much that lies above the error on images as they are."""
+    degradation: Measured = None
+    """By how much that lies above the error on images as they are; null as well."""
 
     worst: str
-    """The corruption that costs most."""
+    """The corruption that costs most, '' where none is known."""
 
 
 @section

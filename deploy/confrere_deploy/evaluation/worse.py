@@ -120,8 +120,8 @@ def summed_up(
     return schema.Robustness(
         arm=one.name,
         curves=curves,
-        error=sum_of.error if sum_of else 1.0,
-        degradation=sum_of.degradation if sum_of else 0.0,
+        error=sum_of.error if sum_of else None,
+        degradation=sum_of.degradation if sum_of else None,
         worst=sum_of.worst if sum_of else "",
     )
 

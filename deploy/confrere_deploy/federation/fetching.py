@@ -18,7 +18,7 @@ from confrere_common.pki.keys import signing_public
 from confrere_common.wire import HEAD
 from confrere_deploy.description.report import write_described_report
 from confrere_deploy.federation.federal_report import write_federal_report
-from confrere_server.description.collecting import FILE, from_json
+from confrere_server.description.collecting import FILE, from_json, shared_from_json
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
 from confrere_server.runs.queue import Folder
@@ -58,11 +58,12 @@ def _sealed(folder: Folder) -> list[str]:
 
 
 def _write_described(run: Run, target: Path) -> None:
-    told, _ = from_json((target / FILE).read_bytes())
+    content = (target / FILE).read_bytes()
+    told, _ = from_json(content)
     rounds: list[dict[str, Any]] = json.loads((target / "rounds.json").read_bytes())
     every = [site for record in rounds for site in record["sites"]]
     refused = {one["site"]: _spoken(one["refused"]) for one in every if one["refused"]}
-    write_described_report(target, run, told, refused)
+    write_described_report(target, run, told, refused, shared_from_json(content))
 
 
 def _spoken(refused: str) -> str:

@@ -156,15 +156,22 @@ def _told_of(images: Images, task: Finetune) -> Catalog:
 
 
 def _classes(images: Images, task: Finetune) -> tuple[str, ...]:
-    return classes_in(images, task)
+    found = classes_in(images, task)
+    if not found:
+        raise _unmarked(task)
+    return found
+
+
+def _unmarked(task: Finetune) -> DataError:
+    return DataError(
+        f"no image is marked for the task '{task.task.name}': give a column of labels, masks or "
+        "boxes."
+    )
 
 
 def _must_serve(sites: Mapping[str, Rows], test: Rows, task: Finetune) -> None:
     if not any(map(len, sites.values())):
-        raise DataError(
-            f"no image is marked for the task '{task.task.name}': give a column of labels, masks "
-            "or boxes."
-        )
+        raise _unmarked(task)
     if not len(test):
         raise DataError("no test patient has a mark: mark more patients, or raise data.test_share.")
 
@@ -214,6 +221,11 @@ def _rare(images: Images, task: Finetune, rows: Rows) -> Iterator[str]:
         ours = rows[lesson.labels == number]
         if len(np.unique(images.catalog.patients[ours])) < 3:
             yield f"Class '{name}' has fewer than 3 patients: nothing can be said of it."
+
+
+def must_build(lecture: Lecture) -> None:
+    """Raise ConfigError where the run's network cannot be: before a folder is made for it."""
+    build_model(lecture.run, lecture.run.seeds[0])
 
 
 @dataclass(frozen=True, kw_only=True)

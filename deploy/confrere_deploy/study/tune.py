@@ -32,6 +32,7 @@ from confrere_deploy.study.finetuning import (
     Arm,
     Lecture,
     Studio,
+    must_build,
     must_finetune,
     prepared,
     say_notes,
@@ -63,6 +64,7 @@ def carry_out(run: Run, options: Options, console: Console, *, alone: bool) -> T
     if not alone:
         must_be_maskable(lecture.run)
         must_hide(lecture.run, len(lecture.sites))
+    must_build(lecture)
     table = _plan(lecture)
     begun = (options.out / STUDY).exists()
     code = {"confrere": version("confrere"), "name": run.name}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from confrere_common.describe import Describe, Description, Measure, measures_of
+from confrere_server.description.sharing import NOTHING, Sharing
 from confrere_server.description.unlikeness import (
     Gap,
     gaps,
@@ -23,6 +24,9 @@ SIDES = {2: (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512), 3: (32, 48, 64
 """Sides of an image that are trained on, by axes; larger ones cost much for a first run."""
 
 LARGE_SHARE = 0.5
+NAMED = 5
+"""Pairs of sites that a sentence names."""
+
 COARSE = 4
 """Cells of spacing that a site may have joined where its median counts for something."""
 
@@ -58,7 +62,7 @@ class Advice:
     text: str
 
 
-def advise(told: Told, asked: Describe) -> tuple[Advice, ...]:
+def advise(told: Told, asked: Describe, sharing: Sharing = NOTHING) -> tuple[Advice, ...]:
     """Return what follows for a run; empty when no site told anything."""
     if not told:
         return ()
@@ -70,6 +74,7 @@ def advise(told: Told, asked: Describe) -> tuple[Advice, ...]:
         *_sizes(told),
         *_prevalence(told, asked),
         *_unnamed(told, asked),
+        *_shared(sharing),
         *_gaps(found, measures),
         *_rule(found),
     )
@@ -169,6 +174,29 @@ def _unnamed(told: Told, asked: Describe) -> Iterator[Advice]:
                 text=f"{named} of {every} labelled patients of '{site}' have a label that is asked "
                 "for: agree with the site on what labels are called.",
             )
+
+
+def _shared(sharing: Sharing) -> Iterator[Advice]:
+    """Yield what follows of images that several sites have; nothing where none were compared."""
+    most = sorted((p for p in sharing.pairs if p.images), key=lambda p: -p.images)
+    if most:
+        worst = ", ".join(f"'{p.one}' and '{p.two}' {p.sentence}" for p in most[:NAMED])
+        left = f", and {len(most) - NAMED} more pairs" if len(most) > NAMED else ""
+        yield Advice(
+            subject="shared images",
+            text=f"Equal images lie at {worst}{left}. Beware of test leakage: sites hold out "
+            "patients each on its own, so what one tests on another may have trained on, and every "
+            "score is then too good. Let one site of each pair leave these images out (the sites "
+            "must agree on them), or measure only at a site, or on a set, that shares none.",
+        )
+    elif sharing.pairs:
+        least = max(pair.least for pair in sharing.pairs)
+        yield Advice(
+            subject="shared images",
+            text=f"No two of {len(sharing.sites)} sites share {least} equal images or more. Copies "
+            "that were resized, cropped or compressed anew are not found, nor are other images of "
+            "the same patient.",
+        )
 
 
 def _gaps(found: list[Gap], measures: Mapping[str, Measure]) -> Iterator[Advice]:

@@ -2,14 +2,26 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from confrere_common.config import Run
-from confrere_common.describe import Describe, Description, read_description
+from confrere_common.describe import MOST_TEXT, Describe, Description, read_description
 from confrere_common.errors import ConfigError, ExchangeError
 from confrere_common.exchange import Answer, Refusal, Update
+from confrere_common.marks import MOST_MARKS_BYTES
 from confrere_common.storage import atomic_write
+from confrere_server.description.sharing import (
+    NOTHING,
+    KeepSharing,
+    Marked,
+    Sharing,
+    counted,
+    keep_shared_in,
+    marked,
+    sharing_of,
+)
 from confrere_server.store import ServerState
 
 Keep: TypeAlias = Callable[[str, str], None]
@@ -25,18 +37,42 @@ def asked_of(run: Run) -> Describe:
     return run.describe
 
 
-def heard(answers: Iterable[Answer], asked: Describe, keep: Keep) -> Iterator[Answer]:
-    """Yield answers as they come, keeping what is told; an unsound description is a refusal."""
+def most_told(asked: Describe) -> int:
+    """Return the bytes that a site tells at most."""
+    return MOST_TEXT + (MOST_MARKS_BYTES if asked.duplicates else 0)
+
+
+def heard(
+    answers: Iterable[Answer], asked: Describe, keep: Keep, keep_shared: KeepSharing
+) -> Iterator[Answer]:
+    """Yield answers as they come, keeping what is told; an unsound description is a refusal.
+
+    Guarantee: marks of images go no further. They are counted when the last answer came, and only
+    the counts are kept.
+    """
+    marks: dict[str, Marked] = {}
     for answer in answers:
         if isinstance(answer, Update):
             try:
-                read_description(answer.description, asked)
+                told = read_description(answer.description, asked)
+                found = marked(answer, asked, told.smallest)
             except ExchangeError as fault:
                 said = f"its description was left out: {fault}"
                 yield Refusal(site=answer.site, round=answer.round, reason=said)
                 continue
+            if found is not None:
+                marks[answer.site] = found
             keep(answer.site, answer.description)
-        yield answer
+            yield replace(answer, marks=b"")
+        else:
+            yield answer
+    if asked.duplicates:
+        keep_shared(counted(marks))
+
+
+def heard_into(folder: Path, answers: Iterable[Answer], asked: Describe) -> Iterator[Answer]:
+    """Yield answers as ``heard`` does, keeping in a run's folder what is told."""
+    return heard(answers, asked, keep_in(folder), keep_shared_in(folder))
 
 
 def keep_in(folder: Path) -> Keep:
@@ -66,12 +102,14 @@ def put_together(
     return {site: read_description(texts[site], asked) for site in joined_sites(state)}
 
 
-def as_json(told: Mapping[str, Description], asked: Describe) -> bytes:
-    """Return description.json: what was asked, and each site's counts."""
-    plain = {
+def as_json(told: Mapping[str, Description], asked: Describe, sharing: Sharing = NOTHING) -> bytes:
+    """Return description.json: what was asked, each site's counts, and images that sites share."""
+    plain: dict[str, Any] = {
         "asked": {"min_cell": asked.min_cell, "labels": list(asked.labels)},
         "sites": {site: one.as_dict() for site, one in sorted(told.items())},
     }
+    if asked.duplicates:
+        plain["shared"] = asdict(sharing)
     return json.dumps(plain, indent=1).encode()
 
 
@@ -85,3 +123,9 @@ def from_json(content: bytes) -> tuple[Mapping[str, Description], Describe]:
         return {s: read_description(json.dumps(one), asked) for s, one in sites}, asked
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ExchangeError(f"{FILE} is damaged: fetch it again.") from None
+
+
+def shared_from_json(content: bytes) -> Sharing:
+    """Return what ``as_json`` wrote of shared images; ExchangeError where it was changed."""
+    plain = json.loads(content)
+    return sharing_of(plain["shared"]) if "shared" in plain else NOTHING

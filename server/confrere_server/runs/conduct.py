@@ -15,7 +15,6 @@ from typing import Any
 
 from confrere_common.code import code_digest
 from confrere_common.config import Run
-from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Refusal, Task
 from confrere_common.judged import is_due
@@ -25,7 +24,7 @@ from confrere_common.secagg.messages import Reply, Request
 from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.weights import nbytes, weights_digest
 from confrere_server.admission import Repute, cleared
-from confrere_server.description.collecting import asked_of, heard, keep_in
+from confrere_server.description.collecting import asked_of, heard_into, most_told
 from confrere_server.joining import must_join
 from confrere_server.masked import Veil
 from confrere_server.record import RoundRecord
@@ -88,6 +87,8 @@ class Conductor:
 
     _last_answer_at: float = 0.0
     _began_at: float = 0.0
+    _refused: int = 0  # these two: void rounds in succession, over all of the run's turns
+    _spoilt: int = 0
     _came_at: dict[str, float] = field(default_factory=dict)
     """When each site's answer to the round came, which may be long before it is read."""
 
@@ -110,7 +111,6 @@ class Conductor:
         must_stand_alone(self.run)
         must_join(self.run)
         state = self._start()
-        refused = spoilt = 0
         self._evaluate(state)  # the server may have been killed at just that
         while state.round < self.run.federation.rounds:
             sites, state = self._gather(state)
@@ -118,17 +118,17 @@ class Conductor:
             record = new.records[-1]
             self._ask_anew(record)
             if not record.void:
-                refused = spoilt = 0
+                self._refused = self._spoilt = 0
                 state = new
                 del new  # weights of two rounds at once are a model too many
                 self._save(state)
                 self._evaluate(state)
                 continue
-            refused = refused + 1 if all_failed(record, sites) else 0
-            spoilt += is_spoilt(record, self.run.federation.quorum)
+            self._refused = self._refused + 1 if all_failed(record, sites) else 0
+            self._spoilt += is_spoilt(record, self.run.federation.quorum)
             state = self._spent(new) if self._masked else self._remember(state, new.repute)
-            if refused >= REFUSED_ROUNDS or spoilt >= VOID_ROUNDS:
-                raise RoundError(why_failed(record, max(refused, spoilt)))
+            if self._refused >= REFUSED_ROUNDS or self._spoilt >= VOID_ROUNDS:
+                raise RoundError(why_failed(record, max(self._refused, self._spoilt)))
             self._void(record, state)
         must_have_come_to_something(state.records, VOID_ROUNDS)
         return state
@@ -147,10 +147,9 @@ class Conductor:
         return state
 
     def _remember(self, state: ServerState, repute: Repute) -> ServerState:
-        """Keep what a void round told of sites: else who spoils each round is never suspended."""
-        offended = repute.offences != state.repute.offences
-        state = replace(state, repute=repute)
-        if offended:
+        """Keep what is known of sites: else who spoils each void round is never suspended."""
+        known, state = state.repute, replace(state, repute=repute)
+        if (repute.offences, repute.suspended) != (known.offences, known.suspended):
             keep, root = self.run.federation.keep_checkpoints, self.folder.path / "checkpoints"
             save_state(root, state, digest=self.order.digest, keep=keep)
         return state
@@ -194,10 +193,11 @@ class Conductor:
             self.pause(0.5)
 
     def _cleared(self, state: ServerState) -> ServerState:
+        repute = state.repute
         for site in self.folder.taken_clearances():
             self.note("cleared", run=self.order.id, site=site)
-            state = replace(state, repute=cleared(state.repute, site))
-        return state
+            repute = cleared(repute, site)
+        return self._remember(state, repute)  # the run may give way before its next round
 
     def _pausing(self, state: ServerState) -> list[str]:
         """Return the sites of the last round that do not take part just now, and may again."""
@@ -236,7 +236,7 @@ class Conductor:
             if site not in self._said or self._said[site].state != "approved"
         ]
         if ask:
-            size = MOST_TEXT if self._describes else nbytes(state.weights)
+            size = most_told(asked_of(self.run)) if self._describes else nbytes(state.weights)
             proposal = Proposal(
                 run_id=self.order.id, study=self.study, run=self.order.run, code=code_digest(),
                 sites=len(nodes), bytes_down=size, bytes_up=size, seed=self.run.seeds[0],
@@ -282,7 +282,7 @@ class Conductor:
         """Return answers as they come; what sites tell of their images is kept aside."""
         if not self._describes:
             return answers
-        return heard(answers, asked_of(self.run), keep_in(self.folder.path))
+        return heard_into(self.folder.path, answers, asked_of(self.run))
 
     def _evaluate(self, state: ServerState) -> None:
         """Have the sites score the joined model where that is due; it costs a run nothing."""

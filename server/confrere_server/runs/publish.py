@@ -27,6 +27,7 @@ from confrere_server.description.collecting import (
     kept_in,
     put_together,
 )
+from confrere_server.description.sharing import among, shared_in
 from confrere_server.membership.seal import seal
 from confrere_server.membership.workspace import Workspace
 from confrere_server.runs.judging import FILE as EVALUATION
@@ -114,7 +115,8 @@ def _description(
     folder: Folder, run: Run, state: ServerState, _: Mapping[str, Any]
 ) -> tuple[str, ...]:
     told = put_together(run, state, kept_in(folder.path))
-    atomic_write(folder.path / FILE, as_json(told, asked_of(run)))
+    sharing = among(shared_in(folder.path), [*told])
+    atomic_write(folder.path / FILE, as_json(told, asked_of(run), sharing))
     return (FILE,)
 
 

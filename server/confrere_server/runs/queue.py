@@ -200,6 +200,12 @@ def next_run(runs: Path, besides: Collection[str] = ()) -> Folder | None:
     return None
 
 
+def unwanted(runs: Path) -> list[Folder]:
+    """List the open runs that the operator asked to stop."""
+    asked = [Folder(path=path.parent) for path in runs.glob("*/wish")]
+    return [one for one in asked if one.wish == "stop" and one.standing.state in OPEN]
+
+
 def _submitted(folder: Folder) -> tuple[str, int, str]:
     """Return what sorts runs by their age; an order that cannot be read comes first, and fails."""
     written = (folder.path / "order.json").stat().st_mtime_ns

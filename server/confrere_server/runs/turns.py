@@ -1,6 +1,7 @@
 """Whose turn it is: a run that waits for its sites gives way to those behind it in the queue.
 
-A turn ends when the run does, or when it has gathered in vain for a while and another run is open.
+A turn ends when the run does, or when for a while it has gathered, or held rounds, in vain and
+another run is open.
 It is taken up again in its turn; what sites have said of the run meanwhile is not lost.
 """
 
@@ -24,7 +25,7 @@ class GaveWay(Exception):  # noqa: N818  (nobody erred)
 
 @dataclass(kw_only=True)
 class Turn:
-    """One run's patience, spent while it gathers."""
+    """One run's patience, spent while it gathers, and on rounds without a result."""
 
     folder: Folder
     others: Callable[[], bool]
@@ -33,20 +34,23 @@ class Turn:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _since: float | None = None
+    _paces_s: tuple[float, ...] = ()
+    """How long rounds with a result took, as known then: another one changes it."""
 
     def begin(self) -> None:
         """Begin to wait anew."""
         self._since = None
 
     def pause(self, seconds: float) -> None:
-        """Sleep; GaveWay when the run has gathered for too long and keeps others from theirs."""
+        """Sleep; GaveWay when the run got nowhere for too long and keeps others from theirs."""
         self.sleep(seconds)
         standing = self.folder.standing
-        if standing.state != "gathering":
+        if standing.state != "gathering" and not standing.why:
             self._since = None
             return
         now = self.clock()
-        self._since = now if self._since is None else self._since
+        if self._since is None or standing.paces_s != self._paces_s:  # a round had a result
+            self._since, self._paces_s = now, standing.paces_s
         patience = LATER_WAIT_S if standing.round else FIRST_WAIT_S
         if now - self._since >= patience and self.others():
             raise GaveWay

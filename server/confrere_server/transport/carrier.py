@@ -15,6 +15,7 @@ from flwr.app import MessageType, RecordDict
 from confrere_common.arrays import SLACK, most_bytes
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task
+from confrere_common.marks import MOST_MARKS_BYTES
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.secagg.messages import Reply, Request
 from confrere_common.weights import nbytes
@@ -102,9 +103,10 @@ class Carrier:
         answer when it comes, which may be long before its turn.
         """
         content = with_witness(task_records(task), *self.head())
+        size = nbytes(task.weights) or MOST_MARKS_BYTES  # without weights, it asks for no more
         waiting = Waiting(
             carrier=self, content=content, kind=MessageType.TRAIN, absent_s=absent_s,
-            at_most=most_bytes(nbytes(task.weights)), arrived=arrived,
+            at_most=most_bytes(size), arrived=arrived,
         )  # fmt: skip
         ends = self.clock() + within_s
         try:

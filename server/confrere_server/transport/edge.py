@@ -132,7 +132,8 @@ class Pace:
 class Certified(HttpToolsProtocol):
     """Uvicorn's HTTP protocol, telling the app whose certificate a connection came with.
 
-    Of one certificate so many connections are served; those beyond that are told so, and closed.
+    Of one certificate so many connections are served; as many again are told so, and closed; those
+    beyond are cut at once.
     HTTP/1.1 has one request at a time on a connection: this is the cap on those as well.
     """
 
@@ -145,7 +146,12 @@ class Certified(HttpToolsProtocol):
         self.certificate = certificate = tls.getpeercert(binary_form=True) if tls else None
         # Any: uvicorn's set of its own protocols.
         every: Any = self.connections
-        crowded = sum(1 for one in every if one.certificate == certificate) > CONNECTIONS
+        open_ = sum(1 for one in every if one.certificate == certificate)
+        if open_ > 2 * CONNECTIONS:
+            # Not even told so: what waits for a first request would take the places of all others.
+            transport.abort()
+            return
+        crowded = open_ > CONNECTIONS
         inner = self.app
 
         async def certified(scope: Scope, receive: Receive, send: Send) -> None:

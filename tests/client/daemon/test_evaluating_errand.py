@@ -131,6 +131,18 @@ def test_of_one_model_the_site_says_one_thing_though_a_patient_came(site: SiteFo
     assert kept(site, asked).description == first
 
 
+def test_counts_that_were_made_under_a_laxer_policy_stay(site: SiteFolder) -> None:
+    asked = errand(site, asking(evaluation={"min_cell": 2}))
+    told(site, asked)
+    Outbox(folder=site.outbox, key=site.outbox_key()).drop_all_but("")
+    site.policy.write_text("{min_images: 4, min_cell: 14}")
+
+    said = told(site, errand(site, asking(evaluation={"min_cell": 2})))
+
+    assert said["refused"] == "policy-evaluation"
+    assert Outbox(folder=site.outbox, key=site.outbox_key()).get(asked.key) is None
+
+
 def test_nobody_who_is_scored_was_learned_from(site: SiteFolder) -> None:
     lent = shelf(site.folder, dump(asking()), None)
 

@@ -1,5 +1,7 @@
 """A site's part in masked rounds at the daemon: its seat, what it repeats, what it refuses."""
 
+import errno
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from served import enrolled, federated, make_study, served
 
+from confrere_client.daemon.errand import may_begin
 from confrere_client.daemon.veiled import (
     MaskedBefore,
     OtherRoster,
@@ -165,6 +168,50 @@ def test_a_mended_record_takes_all_that_came_for_what_left(site: SiteFolder) -> 
     (site.runs / STARTS).unlink()
 
 
+def test_a_mending_that_a_crash_or_a_full_disk_cuts_off_forgets_nothing(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(site, "cut", seed=51)
+    notes = site.runs / "cut" / "masked.json"
+    for path in (site.runs / STARTS, notes):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", no_space)
+            with pytest.raises(OSError, match="No space"):
+                mend(site)
+
+        assert path.read_text() == "{"
+        path.unlink()
+
+
+def no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_whose_plan_is_gone_is_barred_by_its_notes_or_nothing_is_mended(
+    site: SiteFolder,
+) -> None:
+    plan = kept(site, "gone", rounds=4, seed=41)
+    answer_step(invitation(plan, seed=41, round=3), site, plan, Policy())
+    site.chain().append("masked update leaves", run="gone", round=3)
+    shutil.rmtree(site.plans / "gone")
+    (site.runs / STARTS).write_text("{")
+
+    mend(site)
+
+    later = kept(site, "later", rounds=4, seed=41)
+    with pytest.raises(MaskedBefore):
+        claim(site, later, ("1" * 64, 41, 3))
+    (site.runs / "gone" / "masked.json").write_text("{")
+    (site.runs / STARTS).write_text("{")
+    with pytest.raises(CheckpointError, match="'gone'"):
+        mend(site)
+    kept(site, "gone", rounds=4, seed=41)
+    mend(site)
+    (site.runs / STARTS).unlink()
+
+
 def test_mended_notes_of_a_run_hold_no_round_again(site: SiteFolder) -> None:
     plan = kept(site, "noted", rounds=4, seed=21)
     answer_step(invitation(plan, seed=21, round=2), site, plan, Policy())
@@ -181,6 +228,21 @@ def test_mended_notes_of_a_run_hold_no_round_again(site: SiteFolder) -> None:
         with pytest.raises(OutOfTurn, match=r"masked update already|replayed"):
             answer_step(invitation(plan, seed=21, round=number, attempt=9), site, plan, Policy())
     assert isinstance(answer_step(invitation(plan, seed=21, round=3), site, plan, Policy()), Signed)
+
+
+def test_mended_notes_hold_no_round_again_though_the_log_is_a_new_one(site: SiteFolder) -> None:
+    plan = kept(site, "relogged", rounds=5, seed=61)
+    may_begin(site.runs / "relogged", 2, "key")
+    claim(site, plan, ("1" * 64, 61, 3))
+    notes = site.runs / "relogged" / "masked.json"
+    notes.write_bytes(b"{")
+
+    said = mend(site)
+
+    assert "round 3" in said[0]
+    with pytest.raises(OutOfTurn):
+        answer_step(invitation(plan, seed=61, round=3), site, plan, Policy())
+    (site.runs / STARTS).unlink()
 
 
 def test_nothing_is_mended_from_an_audit_log_that_was_altered(site: SiteFolder) -> None:

@@ -27,8 +27,9 @@ def proposal() -> Proposal:
     )  # fmt: skip
 
 
-def rows_of(policy: Policy) -> dict[str, str]:
-    plan = Plan(proposal=proposal(), received="today")
+def rows_of(policy: Policy, **asked: Any) -> dict[str, str]:
+    run = dump(describing_run(describe=asked))
+    plan = Plan(proposal=replace(proposal(), run=run), received="today")
     return dict(summary(plan, policy, {"ward": WARD}))
 
 
@@ -39,7 +40,7 @@ def verdict(**limits: Any) -> Verdict:
 
 
 def test_a_doctor_reads_what_would_be_counted_and_what_would_leave() -> None:
-    rows = rows_of(Policy(min_cell=8))
+    rows = rows_of(Policy(min_cell=8), labels=["ill", "well"])
 
     assert rows["stage"].startswith("describe: nothing is trained")
     assert rows["labels counted"] == "ill, well"
@@ -48,6 +49,36 @@ def test_a_doctor_reads_what_would_be_counted_and_what_would_leave() -> None:
     assert "change of the shared weights" not in str(rows)
     assert "3 images have no known patient and are not counted" in rows["note"]
     assert "encoder" not in rows
+
+
+def test_a_doctor_reads_what_a_hash_of_an_image_would_tell_and_to_whom() -> None:
+    said = rows_of(Policy(duplicates=True), duplicates=True)["shared images"]
+
+    assert "lets salted hashes leave" in said
+    assert "who holds an image" in said
+    assert "finds out whether this site has that very image" in said
+    assert "180,000 at most" in said
+
+
+def test_by_default_no_hash_would_leave_and_the_plan_says_so() -> None:
+    said = rows_of(Policy(), duplicates=True)["shared images"]
+
+    assert "Your policy (duplicates: false) lets none leave" in said
+
+
+def test_a_run_that_does_not_ask_for_hashes_has_no_word_of_them() -> None:
+    assert "shared images" not in rows_of(Policy(duplicates=True))
+
+
+def test_where_sums_alone_may_leave_a_run_that_asks_for_hashes_is_refused_with_a_reason() -> None:
+    policy = Policy(require_secure_aggregation=True, duplicates=True)
+    run = describing_run(describe={"duplicates": True})
+
+    found = judge(policy, proposal(), run, data_sets={"ward": WARD}, now=datetime.now(UTC))
+
+    assert found.state == "refused"
+    assert found.codes == ("policy-secure-aggregation",)
+    assert found.sentences == ("It has no secure aggregation; your policy demands it.",)
 
 
 def test_it_waits_for_a_person_whatever_methods_are_allowed() -> None:

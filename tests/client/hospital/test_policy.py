@@ -34,6 +34,7 @@ from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS
 from confrere_common.errors import ConfigError, ExchangeError
 from confrere_common.family import Named
+from confrere_common.finetune import Finetune
 from confrere_common.loading import dump
 from confrere_common.method import METHODS
 from confrere_common.privacy.settings import Privacy
@@ -198,6 +199,19 @@ ALLOWED = RunClass(study="derm", methods=("simclr",), data_sets=("derm",), max_r
 )
 def test_a_class_approved_beforehand_must_fit_in_all(kind: RunClass, state: str) -> None:
     assert verdict_of(Policy(preapproved_classes=(kind,)), asking()).state == state
+
+
+def test_a_class_lets_no_counts_of_scores_leave_unless_it_says_so() -> None:
+    kind = replace(ALLOWED, methods=("classification",))
+    tuned = replace(asking(), stage="finetune", finetune=Finetune(classes=("a", "b")))
+    silent = replace(tuned, finetune=Finetune(classes=("a", "b"), evaluation=None))
+
+    states = [
+        verdict_of(Policy(preapproved_classes=(one,)), run).state
+        for one, run in ((kind, tuned), (kind, silent), (replace(kind, evaluation=True), tuned))
+    ]
+
+    assert states == ["waiting", "approved", "approved"]
 
 
 ROSTER = {name: f"{number}" * 64 for number, name in enumerate(("north", "east", "south"))}

@@ -177,6 +177,46 @@ def test_pictures_have_label_maps_too(tmp_path: Path) -> None:
     assert report["skipped"] == {"label map in colour": 1}
 
 
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (16, 16), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def drawing(path: Path, rows: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((16, 16), np.uint8)
+    values[2 : 2 + rows, 3:9] = 1
+    Image.fromarray(values).save(path)
+
+
+def test_a_label_map_called_as_an_image_goes_before_one_that_serves_several(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("a", "a_t2")):
+        picture(tmp_path / f"in/images/{name}.png", number)
+        drawing(tmp_path / f"in/masks/{name}.png", 2 + 3 * number)
+    dataset, _ = prepared(tmp_path)
+    shards = Shards(dataset.folder / FOLDER)
+
+    masks = [
+        shards.image(place_of(row["mask"]), tuple(row["shape"][1:]), row["mask"]["dtype"])
+        for row in dataset.rows()
+    ]
+
+    assert sorted(int(mask.sum()) for mask in masks) == [2 * 6, 5 * 6]
+
+
+def test_a_short_name_among_many_that_begin_so_finds_its_image(tmp_path: Path) -> None:
+    for number in (1, *range(100, 170)):
+        picture(tmp_path / f"in/images/{number}_0000.png", number)
+    drawing(tmp_path / "in/labels/1.png", 3)
+
+    _, report = prepared(tmp_path)
+
+    assert report["exams_with_masks"] == 1
+
+
 def test_who_wants_label_maps_as_images_has_them(tmp_path: Path) -> None:
     scan(tmp_path / "in/a.nii.gz")
     organ(tmp_path / "in/a_seg.nii.gz")

@@ -60,12 +60,15 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_chunks(monkeypatch):
     assert figure(macro_auc, scores, of, seed=5) != once
 
 
-def test_a_single_patient_has_an_interval_of_no_width():
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_of_a_single_patient_anything_may_be_true_of_others(seeds):
     of = truth(30, per_patient=30)
+    ours, theirs = guesses(seeds, of), guesses(seeds, of)[:, ::-1]
 
-    found = figure(accuracy, guesses(1, of), of)
+    found, apart = figure(accuracy, ours, of), paired_difference(accuracy, ours, theirs, of)
 
-    assert found.low == found.mean == found.high
+    assert (found.low, found.high) == (0, 1)
+    assert (apart.low, apart.high) == (-1, 1)
 
 
 def test_images_of_few_patients_are_worth_less_than_as_many_patients():

@@ -30,10 +30,15 @@ def test_names_say_how_many_classes_there_are_as_a_number_does(method: str) -> N
 
 
 @pytest.mark.parametrize("method", NAMED)
-@pytest.mark.parametrize("classes", [1, ["one"], ["a", "a"], ["a", ""], 2.5])
-def test_what_names_no_two_classes_is_refused(method: str, classes: object) -> None:
-    with pytest.raises(ConfigError, match="classes"):
+@pytest.mark.parametrize(
+    "classes", [1, True, 2.5, "benign", [], ["one"], ["a", "a"], ["a", ""], [0, 1], [True, False]]
+)
+def test_what_names_no_two_classes_is_refused_in_one_sentence(method: str, classes: object) -> None:
+    with pytest.raises(ConfigError) as told:
         METHODS.configure(Named(name=method, knobs={"classes": classes}))
+
+    (fault,) = told.value.faults
+    assert fault.startswith(f"classes is {classes!r}: give how many classes there are")
 
 
 def test_a_site_s_own_numbers_become_the_run_s_and_unknown_stays_unknown() -> None:

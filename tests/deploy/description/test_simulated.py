@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 
+from confrere_client.ingest.working.facts import digest_of
 from confrere_common.errors import ConfigError
 from confrere_common.loading import read_run
+from confrere_common.marks import mark_of, salt_of
 from confrere_deploy.check import checked
 from confrere_deploy.description.simulated import carry_out
 from confrere_deploy.explain import explained
@@ -49,6 +52,44 @@ def test_sites_tell_and_a_page_shows_it(census: Path) -> None:
     assert all(sum(c[2] for c in one["counts"]["label"]["cells"]) for one in told.values())
     assert "http" not in page.split("</style>")[1].replace("http://www.w3.org", "")
     assert "What follows for a run" in page
+
+
+def test_images_that_two_sites_share_are_counted_and_no_hash_is_in_any_file(census: Path) -> None:
+    with np.load(census.parent / "images.npz") as plain:
+        arrays = dict(plain)
+    arrays["train_images"][10:20:2] = arrays["train_images"][11:21:2]  # even: site-0, odd: site-1
+    np.savez(census.parent / "images.npz", **arrays)
+    asked = ("data.split=natural", "data.test_share=0.05", "describe.min_cell=2")
+
+    report = carried(census, *asked, "describe.duplicates=true")
+
+    files = [p for p in (census.parent / "out").rglob("*") if p.is_file()]
+    page = (census.parent / "out" / "report.html").read_text()
+    pair = report["shared"][0]
+    marks = [
+        mark_of(digest_of(image[None]), salt_of(report["digest"]))
+        for image in arrays["train_images"]
+    ]
+    assert (pair["one"], pair["two"]) == ("site-0", "site-1")
+    assert 2 <= pair["images"] <= 5
+    assert f"at least {pair['images']}" in page
+    assert any(one["subject"] == "shared images" for one in report["advice"])
+    written = b"".join(path.read_bytes() for path in files)
+    assert not any(form in written for m in marks for form in (m, m.hex().encode()))
+
+
+def test_a_small_number_of_shared_images_is_not_told(census: Path) -> None:
+    report = carried(census, "describe.duplicates=true")
+
+    assert report["shared"] == [
+        {"one": "site-0", "two": "site-1", "least": 5, "images": 0, "one_in": 1}
+    ]
+    assert "fewer than 5" in (census.parent / "out" / "report.html").read_text()
+
+
+def test_a_run_that_does_not_ask_has_no_table_of_shared_images(census: Path) -> None:
+    assert carried(census)["shared"] == []
+    assert "Equal images" not in (census.parent / "out" / "report.html").read_text()
 
 
 def test_a_site_with_too_few_patients_tells_nothing_and_it_is_said(census: Path) -> None:

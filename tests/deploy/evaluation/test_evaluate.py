@@ -1,6 +1,8 @@
 """An evaluation from run file to report: every part, what is kept, and what is refused."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,18 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from confrere_common.errors import CheckpointError, ConfigError, DataError
+from confrere_client.data.images import open_images
+from confrere_common.errors import CheckpointError, ConfigError, ConfrereError, DataError
+from confrere_common.loading import parse_run
+from confrere_common.model import build_model, encoder_weights, input_of
+from confrere_common.release import Card, save_release
+from confrere_common.storage import alone
 from confrere_deploy.evaluation.carry import carry_out
 from confrere_deploy.evaluation.contestants import contestants, names_of
+from confrere_deploy.evaluation.parts import entry, unseen_sites
 from confrere_deploy.evaluation.wishes import Wishes, labels_in
+from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.study import tune
 from confrere_deploy.study.options import Options
 
 RUN: dict[str, Any] = {
@@ -25,7 +35,7 @@ RUN: dict[str, Any] = {
         "channels": 1,
         "val_share": 0.3,
     },
-    "encoder": {"name": "resnet", "width": 8, "stem": "small"},
+    "encoder": {"name": "vit", "patch": 4, "dim": 16, "depth": 1, "heads": 2},
     "augment": {"modality": "microscopy"},
     "train": {"batch": 8, "steps_per_round": 2, "device": "cpu"},
     "federation": {"rounds": 1},
@@ -170,10 +180,6 @@ def test_only_what_is_not_finished_is_done_again(tmp_path: Path) -> None:
 def test_a_given_encoder_meets_scratch_and_itself_frozen_by_paired_differences(
     done: Path, tmp_path: Path
 ) -> None:
-    from confrere_common.loading import parse_run
-    from confrere_deploy.families import ALL_FAMILIES
-    from confrere_deploy.study import tune
-
     plain = {**RUN, "floors": "none"}
     options = Options(folder=done, out=tmp_path / "north", resources={})
     tune.carry_out(parse_run(plain, ALL_FAMILIES), options, Console(quiet=True), alone=True)
@@ -212,6 +218,91 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="leave out privacy"):
         evaluated(written(tmp_path, private), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [("", "no image is marked"), ("a", "two make a choice")]
+)
+def test_without_two_classes_nothing_is_begun(tmp_path: Path, labels: str, said: str) -> None:
+    run_file = paint(tmp_path, patients=12)
+    table = tmp_path / "table.csv"
+    table.write_text(re.sub(",[ab],", f",{labels},", table.read_text()))
+
+    with pytest.raises(ConfrereError, match=said):
+        evaluated(run_file, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_test_of_one_class_cannot_tell_is_not_told(tmp_path: Path) -> None:
+    run_file = paint(tmp_path, patients=18)
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    parted = [
+        f"{line},{'train' if n % 2 else ('test', 'val', 'train')[n // 2 % 3]}"
+        for n, line in enumerate(lines[1:])
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([f"{lines[0]},split", *parted]))
+
+    report = evaluated(run_file, tmp_path / "out", robustness=True, pictures=False)
+
+    (found,) = report["robustness"]
+    assert "error" not in found or found["error"] is None
+    assert set(found["curves"]["blur"]) == {None}
+    said = " ".join(report["warnings"])
+    assert "auc is not known on these test patients" in said
+    assert "3 test patients: intervals over so few are too narrow" in said
+
+
+def test_a_site_that_groups_do_not_speak_of_is_not_left_out_either(tmp_path: Path) -> None:
+    run_file = paint(tmp_path, patients=80)
+    one = contestants(yaml.safe_load(run_file.read_text()), [], str(run_file))[0]
+    images = open_images(
+        one.run.data.source, folder=tmp_path, image_px=16, cache_dir=tmp_path / "cache"
+    )
+    lecture = entry(one, images).lecture
+    where, test = images.catalog.sites.astype("U8"), lecture.test
+    where[test], where[test[:6]], where[test[6:11]] = "nine", "six", "five"
+    where[lecture.learned[:3]] = ("nine", "six", "five")
+    held = replace(lecture, images=replace(images, catalog=replace(images.catalog, sites=where)))
+
+    told = {smallest: unseen_sites(held, smallest) for smallest in (2, 6, 20)}
+
+    assert len(test) == 20
+    assert told[2] == ["five", "nine", "six"]
+    assert told[6] == ["nine"]  # beside six and nine, the total would give five away
+    assert told[20] == []
+
+
+def test_each_architecture_has_its_own_scratch(tmp_path: Path) -> None:
+    plain = {**RUN, "finetune": {"task": "classification", "classes": ["a", "b"]}}
+    for name, width in (("narrow", 8), ("wide", 16), ("again", 16)):
+        encoder = {"name": "resnet", "width": width, "stem": "small"}
+        run = parse_run({**plain, "encoder": encoder}, ALL_FAMILIES)
+        run = replace(run, data=replace(run.data, dims=2))
+        channels, size = input_of(run)
+        card = Card(encoder=run.encoder, channels=channels, size=size,
+                    preprocessing={}, training={})  # fmt: skip
+        (tmp_path / name).mkdir()
+        weights = encoder_weights(build_model(run, 0).state_dict())
+        save_release(tmp_path / name / "encoder.safetensors", weights, card)
+
+    found = contestants(plain, [tmp_path / name for name in ("narrow", "wide", "again")], "run")
+
+    widths = {one.name: one.run.encoder.knobs["width"] for one in found}
+    assert widths["scratch, resnet as narrow"] == widths["random resnet as narrow, frozen"] == 8
+    assert widths["scratch, resnet as wide"] == widths["random resnet as wide, frozen"] == 16
+    assert len(found) == 10
+
+
+def test_two_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
+    run_file = paint(tmp_path, patients=12)
+    evaluated(run_file, tmp_path / "out", pictures=False)
+    before = stamps(tmp_path / "out")
+
+    with alone(tmp_path / "out/lock", "busy"), pytest.raises(ConfigError, match="at work"):
+        evaluated(run_file, tmp_path / "out", resume=True, curve=labels_in("1 per class"))
+
+    assert stamps(tmp_path / "out") == before
 
 
 def test_a_folder_of_other_images_is_not_taken_up(done: Path, tmp_path: Path) -> None:

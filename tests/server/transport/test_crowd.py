@@ -1,6 +1,7 @@
 """One certificate cannot take all of the public port: real sockets, real TLS."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -53,6 +54,22 @@ def test_a_certificates_connections_are_counted_and_those_beyond_are_told_so(
     assert other.startswith(b"HTTP/1.1 200")
     assert first.startswith(b"HTTP/1.1 200")
     assert freed(server, greedy).startswith(b"HTTP/1.1 200")
+
+
+def test_those_far_beyond_are_cut_at_once_and_take_nobodys_place(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "CONNECTIONS", 1)
+    horde = site(server, "horde")
+
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(raw(server, tls_of_site(horde)))
+        time.sleep(0.2)
+        third = stack.enter_context(raw(server, tls_of_site(horde)))
+        third.settimeout(5)
+        with pytest.raises((ConnectionError, ssl.SSLError, AssertionError)):
+            assert third.recv(1)
 
 
 def freed(server: Server, who: SiteFolder) -> bytes:

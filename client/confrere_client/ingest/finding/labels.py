@@ -44,6 +44,10 @@ class Wanted:
     derived: bool = False
     """Whatever follows *stem* is one more word (BIDS: the kind of image)."""
 
+    def names(self, place: str) -> bool:
+        """Say whether a file is called so, with no word more."""
+        return stem_of(place.rpartition("/")[2]) == self.stem
+
     def fits(self, place: str) -> bool:
         """Say whether a file is one of the images, by its name."""
         head, _, name = place.rpartition("/")

@@ -1,6 +1,7 @@
 """Label maps beside images: found by name, sure by content; masks of their images, or skipped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from confrere_client.ingest.finding.labels import Wanted, wanted_by
 from confrere_client.ingest.keeping.book import Book, blob, text_of
@@ -15,6 +16,9 @@ READERS = ("nifti", "volume", "picture")
 
 TABLE, NAME, CONTENT = "table", "name", "content"
 """Who says whose label map it is: masks.how."""
+
+LABEL_MAP = "labels"
+"""What a worker says of a file that is one."""
 
 MOST_IMAGES = 16
 """Images that one label map may serve."""
@@ -44,9 +48,12 @@ def pair(desk: Desk, by_name: bool) -> None:
     if not by_name:
         return
     _look(desk)
-    for _, place, *_, labels in list(_candidates(book)):
-        if labels:
-            _join(book, text_of(place), labels)
+    found = {text_of(place): labels for _, place, *_, labels in _candidates(book) if labels}
+    for place, labels in found.items():
+        if labels == LABEL_MAP:  # before others: masks/a is of images/a_t2 only if no masks/a_t2 is
+            _note(book, place, _images(book, place, exactly=True))
+    for place, labels in found.items():
+        _join(book, place, labels)
 
 
 def _candidates(book: Book) -> Iterator[tuple[int, bytes, int, int, str | None]]:
@@ -85,25 +92,37 @@ def _look(desk: Desk) -> None:
 
 def _join(book: Book, place: str, labels: str) -> None:
     """Note the images of one label map; without any, why it is none itself."""
-    images = [one for wanted in wanted_by(place) for one in _images(book, wanted) if one != place]
-    if labels == "labels":
-        for image in dict.fromkeys(images):
-            book.run(
-                "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", (blob(image), blob(place), NAME)
-            )
+    images = _images(book, place)
+    if labels == LABEL_MAP:
+        _note(book, place, images)
         if book.run("SELECT 1 FROM masks WHERE mask = ?", (blob(place),)).fetchone():
             return
     why = LABELS
     if images:
-        why = "another label map of its image" if labels == "labels" else "label map in colour"
+        why = "another label map of its image" if labels == LABEL_MAP else "label map in colour"
     book.run("INSERT OR REPLACE INTO masks VALUES (?, ?, ?)", (blob(place), blob(place), why))
 
 
-def _images(book: Book, wanted: Wanted) -> list[str]:
+def _note(book: Book, place: str, images: Sequence[str]) -> None:
+    """Note a label map of images; one that has another keeps that."""
+    rows = [(blob(image), blob(place), NAME) for image in images]
+    book.run_all("INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", rows)
+
+
+def _images(book: Book, place: str, *, exactly: bool = False) -> list[str]:
+    """Return the images of a label map by name, *exactly* those that are called as it is."""
+    found = (one for wanted in wanted_by(place) for one in _called(book, wanted, exactly))
+    return [one for one in dict.fromkeys(found) if one != place]
+
+
+def _called(book: Book, wanted: Wanted, exactly: bool) -> list[str]:
     low = blob(f"{wanted.folder}/{wanted.stem}")
     rows = book.run(
         "SELECT place FROM files f WHERE place >= ? AND place < ? AND state = 'read' "
-        "AND NOT EXISTS (SELECT 1 FROM looked l WHERE l.file = f.id AND l.labels != '') LIMIT ?",
-        (low, low + b"\xff", 4 * MOST_IMAGES),
+        "AND NOT EXISTS (SELECT 1 FROM looked l WHERE l.file = f.id AND l.labels != '')",
+        (low, low + b"\xff"),
     )
-    return [one for (kept,) in rows if wanted.fits(one := text_of(kept))][:MOST_IMAGES]
+    # as they come: beside scan 1 stand 10 to 19 and 100 to 199
+    places = (text_of(kept) for (kept,) in rows)
+    fit = (one for one in places if wanted.fits(one) and (wanted.names(one) or not exactly))
+    return list(islice(fit, MOST_IMAGES))
