@@ -41,8 +41,10 @@ from confrere_common.describe import (
 from confrere_common.errors import DataError
 from confrere_common.tally import Cell
 
-KEPT = ("dtype", "tag_modality", "source_shape", "spacing_mm", "tag_vendor", "mean", "std")
-"""What a source may keep of an image, so that it need not be opened."""
+KEPT = (
+    "dtype", "tag_modality", "source_shape", "spacing_mm", "tag_vendor", "mean", "std", "digest",
+)  # fmt: skip
+"""What a source may keep of an image, so that it need not be opened; the last is for marks."""
 
 ALIKE = {
     "cxr": "dx", "mri": "mr", "histology": "sm", "dermatology": "xc", "microscopy": "gm",

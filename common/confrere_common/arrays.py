@@ -182,7 +182,7 @@ class _Reading:
     def _read(self, content: bytes) -> InflatableObject:
         kind, below, _ = get_object_head_values_from_object_content(content)
         if kind == Array.__qualname__:
-            made = _array(content, below, self._content, self.spare)
+            made = _array(content, below, self._content, self.spare, self.at_most - self.taken)
             if isinstance(made, FiledArray):
                 self.spare = None  # one for a message: thousands of arrays would take all files
             return made
@@ -214,7 +214,11 @@ class _Reading:
 
 
 def _array(
-    content: bytes, below: Sequence[str], get: Callable[[str], bytes], spare: Spare | None
+    content: bytes,
+    below: Sequence[str],
+    get: Callable[[str], bytes],
+    spare: Spare | None,
+    room: int,
 ) -> Array:
     said = json.loads(get_object_body(content, Array))
     numbers = said["arraychunk_ids"]
@@ -229,9 +233,10 @@ def _array(
             file.write(body)
         file.flush()
         return FiledArray(head, file)
-    # Not grown piece by piece, which takes an eighth more; what no piece fills is never there.
+    # Not grown piece by piece, which takes an eighth more; nor as large as many numbers claim:
+    # memory that no piece fills is taken all the same.
     first = next(bodies, memoryview(b""))
-    data, at = bytearray(min(len(numbers) * len(first), MOST_BYTES)), 0
+    data, at = bytearray(min(len(numbers) * len(first), room)), 0
     bodies = chain([first], bodies)
     del first
     for body in bodies:

@@ -102,45 +102,58 @@ def _rows(
     seeds: Sequence[int],
     old: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    found: dict[str, dict[int, Weighed]] = {}
-    for way in ways:
-        done = {seed: desk.unit(way, seed) for seed in seeds if desk.has(way, seed)}
-        if not done:
-            continue
-        lecture = desk.lecture(way, min(done))
-        rows = lecture.test[np.isin(lecture.test, next(iter(done.values())).asked)]
-        patients = lecture.images.catalog.patients[rows]
-        each = {seed: _figures(module, lecture, at(arm, rows), rows) for seed, arm in done.items()}
-        measures = [name for name in module.MEASURES if name in next(iter(each.values()))]
-        figures = {
-            name: weighed_figure([one[name] for one in each.values()], patients)
-            for name in measures
+    """Yield the rows of one group, each beside the others."""
+    done = {
+        way: units
+        for way in ways
+        if (units := {seed: desk.unit(way, seed) for seed in seeds if desk.has(way, seed)})
+    }
+    lectures = {way: desk.lecture(way, min(units)) for way, units in done.items()}
+    rows = {
+        way: lectures[way].test[np.isin(lectures[way].test, units[min(units)].asked)]
+        for way, units in done.items()
+    }
+    each = {
+        way: {
+            seed: _figures(module, lectures[way], at(arm, rows[way]), rows[way])
+            for seed, arm in units.items()
         }
-        head = {seed: one[measures[0]] for seed, one in each.items()}
-        gaps = _over_floors(module, lecture, done, rows, head)
-        for base, theirs in found.items():
-            both = sorted(head.keys() & theirs.keys())
-            if base in module.BASES and both:
+        for way, units in done.items()
+    }
+    for way, units in done.items():
+        lecture, learned = lectures[way], lectures[way].learned
+        patients = lecture.images.catalog.patients
+        found = list(each[way].values())
+        figures = {
+            name: weighed_figure([one[name] for one in found], patients[rows[way]])
+            for name in module.MEASURES
+            if name in found[0]
+        }
+        head = {seed: one[next(iter(figures))] for seed, one in each[way].items()}
+        gaps = _over_floors(module, lecture, units, rows[way], head)
+        for other in done:
+            base = str(other.facts["start"])
+            both = sorted(head.keys() & each[other].keys())
+            if base in module.BASES and other is not way and both:
+                theirs = [each[other][seed][next(iter(figures))] for seed in both]
                 ours = [head[seed] for seed in both]
-                gaps[base] = weighed_difference(ours, [theirs[seed] for seed in both], patients)
-        found[str(way.facts["start"])] = head
-        learned = lecture.learned
+                gaps[base] = weighed_difference(ours, theirs, patients[rows[way]])
         yield {
             **way.facts,
-            "seeds": sorted(done),
+            "seeds": sorted(units),
             "figures": {name: asdict(figure) for name, figure in figures.items() if figure},
             "above": {base: asdict(gap) for base, gap in gaps.items() if gap},
             "sites": len(lecture.sites),
             "images": len(learned),
-            "patients": len(np.unique(lecture.images.catalog.patients[learned])),
+            "patients": len(np.unique(patients[learned])),
             "val_images": len(lecture.val),
-            "test_images": len(rows),
-            "test_patients": len(np.unique(patients)),
-            "best_rounds": [arm.best for arm in done.values()],
-            "cpu_s": [round(arm.seconds, 1) for arm in done.values()],
+            "test_images": len(rows[way]),
+            "test_patients": len(np.unique(patients[rows[way]])),
+            "best_rounds": [arm.best for arm in units.values()],
+            "cpu_s": [round(arm.seconds, 1) for arm in units.values()],
             "measured": old.get(way.key(0), {}).get("measured") or _measured(),
             "key": way.key(0),
-        }  # fmt: skip
+        }
 
 
 def _over_floors(

@@ -64,7 +64,7 @@ class Start:
     """Of the pre-training; absent: that of the fine-tuning."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Way:
     """One way of fine-tuning; a row of a table, but for its seeds."""
 

@@ -24,7 +24,7 @@ MEASURES = ("dice", "iou", "hd95 over diagonal")
 BASES = ("scratch",)
 COLUMNS = ("data", "masks", "start")
 ENCODERS = {
-    "hippocampus": {"name": "resnet", "depth": 18, "width": 8, "stem": "large"},
+    "hippocampus": {"name": "resnet", "depth": 18, "width": 8, "stem": "small"},
     "isic": {"name": "resnet", "depth": 18, "width": 16},
 }
 LR = 3e-3
@@ -66,7 +66,7 @@ def _hippocampus(desk: Desk, masks: float) -> tuple[str, dict[str, Any]]:
     return "here", {
         "name": "hippocampus", "data": {**_volumes(desk), "val_share": 0.0},
         "encoder": ENCODERS["hippocampus"], "augment": {"modality": "mri"},
-        "train": {"batch": 4, "steps_per_round": 16, "lr": LR},
+        "train": {"batch": 4, "steps_per_round": 12, "lr": LR},
         "federation": {"rounds": 12, "keep_checkpoints": 1},
         "finetune": {"task": {"name": "segmentation", "width": 8}, "labels": masks, "decay": 1.0},
     }  # fmt: skip

@@ -2,8 +2,10 @@
 and so is what is left of all patients; no text but the run's own leaves."
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from confrere_client.describing import KEPT, TooFewPatients, counted, describe
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
+from confrere_client.marking import marks_that_leave
 from confrere_client.source import Record, open_source
 from confrere_common.codes import code_of
 from confrere_common.describe import (
@@ -26,6 +29,7 @@ from confrere_common.describe import (
     measures_of,
 )
 from confrere_common.family import Named
+from confrere_common.marks import read_marks
 
 NAMES = Measure(title="names", names=tuple("abcdefg"))
 EDGES = Measure(title="edges", edges=tuple(range(13)))
@@ -186,16 +190,36 @@ def test_images_that_cannot_be_read_are_patients_without_a_value(tmp_path: Path)
     assert found.counts["mean"].untold == 6
 
 
+def prepared(folder: Path, volumes: NDArray[np.uint8], **knobs: Any) -> Sequence[Record]:
+    some = {"train_images": volumes[..., None], "train_patients": np.arange(len(volumes))}
+    (folder / "in").mkdir()
+    np.savez(folder / "in/v.npz", dims=3, **some)
+    plan = Plan(image_px=None)
+    prepare(Order(sources=(folder / "in",), dataset=folder / "set", plan=plan))
+    return open_source(Named(name="prepared", knobs={"path": "set", **knobs}), folder).records()
+
+
+@pytest.mark.parametrize("slices", ["none", "axial"])
+def test_a_prepared_data_set_tells_the_marks_that_its_opened_images_have(
+    tmp_path: Path, slices: str
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 200, (6, 4, 5, 4), np.uint8)
+    kept = prepared(tmp_path, noise, slices=slices)
+    terms: dict[str, Any] = {"allowed": True, "run_id": "run-1", "most_bytes": 10**6}
+    asked = Describe(duplicates=True)
+
+    found = marks_that_leave(kept, asked, **terms)
+    opened = marks_that_leave([replace(one, facts={}) for one in kept], asked, **terms)
+
+    assert found == opened
+    assert len(read_marks(found, images=24).marks) == (24 if slices == "axial" else 6)
+
+
 def test_a_prepared_data_set_tells_without_being_opened_what_it_would_tell_opened(
     tmp_path: Path,
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 200, (12, 6, 5, 4), np.uint8)
-    some = {"train_images": noise[..., None], "train_patients": np.arange(12)}
-    (tmp_path / "in").mkdir()
-    np.savez(tmp_path / "in/v.npz", dims=3, **some)
-    plan = Plan(image_px=None)
-    prepare(Order(sources=(tmp_path / "in",), dataset=tmp_path / "set", plan=plan))
-    kept = open_source(Named(name="prepared", knobs={"path": "set"}), tmp_path).records()
+    kept = prepared(tmp_path, noise)
 
     found = describe([replace(one, decode=closed) for one in kept], ASKED)
     opened = describe([replace(one, facts={}) for one in kept], ASKED)

@@ -222,6 +222,20 @@ def test_a_piece_that_is_named_a_million_times_is_not_read_so_often() -> None:
     assert len(asked) < 20
 
 
+def test_an_array_that_claims_many_pieces_takes_no_memory_for_those_that_may_not_come() -> None:
+    sent = contents(said(w=torch.rand(200_000)))
+    name, array = array_in(sent)
+    forged = renamed(sent, name, {**body_of(array), "arraychunk_ids": [0] * 200})
+
+    tracemalloc.start()
+    with pytest.raises(ExchangeError, match="more than 3000000 bytes"):
+        gathered(name, forged.__getitem__, 3_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 10_000_000
+
+
 @pytest.mark.parametrize("numbers", [[], [1], [-1], [0, 1], [True], [0.0], ["0"]])
 def test_an_array_that_names_other_pieces_than_its_own_is_refused(numbers: list[object]) -> None:
     sent = contents(said(w=TENSORS["a number"]))
@@ -298,11 +312,11 @@ def test_what_lies_in_a_file_is_read_tensor_by_tensor_into_memory_of_its_own() -
 
 def test_a_message_takes_one_file_however_many_arrays_it_has() -> None:
     many = RecordDict({"weights": record({str(n): packed({"w": torch.ones(n)}) for n in range(4)})})
-    opened: list[BinaryIO] = []
+    opened: list[int] = []
 
     def spare() -> BinaryIO:
-        opened.append(TemporaryFile())
-        return opened[-1]
+        opened.append(1)
+        return TemporaryFile()
 
     found = gathered(many.object_id, contents(many).__getitem__, spare=spare)
 

@@ -1,5 +1,6 @@
 """What a hospital says to a plan at this moment: its policy, its people, its clock."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -87,6 +88,11 @@ def against_evaluation(policy: Policy, run: Run, round: int) -> str:
     if not lets_evaluate(policy):
         return "policy-evaluation"
     return "" if is_due(run, round) else "not-approved"
+
+
+def too_fine(policy: Policy, text: str) -> bool:
+    """Say whether counts that lie ready are of fewer patients than the policy asks for by now."""
+    return bool(text) and int(json.loads(text)["smallest"]) < policy.min_cell
 
 
 def against(site: SiteFolder, run_id: str, *, paused: bool) -> str:

@@ -1,5 +1,6 @@
 """The daemon's hold on its worker: started when needed, watched, ended, started again."""
 
+import contextlib
 import json
 import logging
 import os
@@ -98,7 +99,8 @@ class Hands:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(BrokenPipeError):  # of what it never read
+                        pipe.close()
         self._said = queue.Queue()
 
     def _hand_over(self) -> None:

@@ -31,7 +31,7 @@ from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import code_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, ConfrereError
-from confrere_common.exchange import Refusal, Task
+from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.log import reason, without_text
 from confrere_common.pki.tls import client_context
 from confrere_common.proposal import Proposal, Standing
@@ -315,6 +315,8 @@ class Daemon:
         """Send what lies in the outbox under *key*; False when nothing sound does."""
         incoming, update = self._waiting, self.outbox.get(key)
         if incoming is None or update is None:
+            return False
+        if isinstance(update, Update) and consent.too_fine(self._policy(), update.description):
             return False
         # Written before it leaves: nothing may leave that the log does not tell.
         facts = {"run": run_id, "round": update.round, "update": digest_of_update(update)}

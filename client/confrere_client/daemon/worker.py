@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from confrere_client.daemon.consent import against_evaluation
+from confrere_client.daemon.consent import against_evaluation, too_fine
 from confrere_client.daemon.errand import read_delivery, read_spooled
 from confrere_client.daemon.lessons import entry_of, evaluated, shelf
 from confrere_client.daemon.outbox import MaskedUpdate, Outbox
@@ -151,7 +151,7 @@ class Worker:
             kept = self._keepsake(plain["run_id"], text).load(before=task.round + 1)
             atomic_write(path, evaluated(task, _trainer(text), kept, lent, policy).encode())
         told, policy = path.read_text(), read_policy(self.site.policy)  # it may be stricter by now
-        if json.loads(told)["smallest"] < policy.min_cell or not lets_evaluate(policy):
+        if too_fine(policy, told) or not lets_evaluate(policy):
             self.tell(errand=plain["key"], refused="policy-evaluation")
             return
         update = Update(

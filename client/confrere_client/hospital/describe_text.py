@@ -12,8 +12,8 @@ Row = tuple[str, str]
 
 
 ALLOWED = (
-    "your policy (duplicates) lets salted hashes leave: one, of 16 bytes, for each image that is "
-    f"not the same as another, {MOST_MARKS:,} at most. The coordinator counts with them which "
+    "your policy (duplicates) lets salted hashes leave: 16 bytes for each image, "
+    f"copies counted once, {MOST_MARKS:,} at most. The coordinator counts with them which "
     "sites have equal images. An image cannot be made from its hash. But who holds an image, "
     "prepared as yours are, and sees the hashes finds out whether this site has that very image, "
     "and so perhaps that its patient was here. The coordinator's software drops the hashes once "

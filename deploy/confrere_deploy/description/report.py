@@ -141,7 +141,7 @@ def _of_sharing(
     if not asked.duplicates:
         return
     if aside := ", ".join(f"'{site}'" for site in sorted({*told} - {*sharing.sites})):
-        yield f"Shared images: the policy of {aside} lets no hashes leave, so it was not compared."
+        yield f"Shared images: {aside} told no hashes, as its policy decides: not compared."
     if sharing.pairs:
         yield SAME
 

@@ -199,8 +199,9 @@ def _warnings(evaluation: Evaluation, clock: Clock, *, headlined: bool) -> Itera
         yield "No encoder was given (--encoder): the arms show only what starts from random."
     else:
         yield (
-            "Nothing here knows which images a given encoder was trained on: if test patients' were "
-            "among them, even without labels, they are not new to it, nor is a site left out."
+            "Nothing here knows which images a given encoder was trained on: if those of test "
+            "patients were among them, even without labels, neither they nor their site are new "
+            "to it."
         )
     if len(lecture.run.seeds) < REPETITIONS:
         yield (

@@ -29,7 +29,7 @@ from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import CODES
-from confrere_common.exchange import Refusal, Task
+from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.loading import dump
 from confrere_common.proposal import Proposal
 from confrere_common.wire import (
@@ -256,6 +256,24 @@ def test_a_changed_plan_under_an_approved_id_is_another_plan(site: SiteFolder) -
     said = read_standing_records(line.sent[0])
 
     assert (said.state, said.code) == ("refused", "other-plan")
+
+
+def test_counts_that_lie_ready_stay_when_the_policy_asks_for_larger_cells(
+    site: SiteFolder,
+) -> None:
+    daemon = Daemon(site=site)
+    counts = json.dumps({"classes": 2, "smallest": 5, "tallies": []})
+    update = Update(site="north", round=2, delta={}, images=7, description=counts)
+    daemon.outbox.put("key", "run-1", update)
+    line: Any = Told(RecordDict(), "")
+
+    sent = []
+    for least in (6, 5):
+        site.policy.write_text(f"min_cell: {least}")
+        daemon._waiting = incoming("train", "run-1")
+        sent.append((daemon._send(line, "run-1", "key"), len(line.sent)))
+
+    assert sent == [(False, 0), (True, 1)]
 
 
 @pytest.mark.parametrize("kind", ["query", "train", "evaluate", "system", "train.x"])

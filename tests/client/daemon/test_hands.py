@@ -108,6 +108,23 @@ def test_a_worker_that_dies_is_given_the_errand_once_more_and_then_it_is_decline
     assert held.pid is None
 
 
+def test_a_dead_worker_that_has_not_read_all_is_dropped_like_any(
+    hands: Callable[..., Hands],
+) -> None:
+    one = hands()
+    one.give(errand("silent"), 60)
+    process = one._process
+    assert process is not None
+    assert process.stdin is not None
+    process.kill()
+    process.wait()
+    process.stdin.write("what it never read")
+
+    one.drop()
+
+    assert one.pid is None
+
+
 def test_a_worker_that_raves_is_one_that_died(hands: Callable[..., Hands]) -> None:
     held = hands()
     held.give(errand("raves"), 60)
