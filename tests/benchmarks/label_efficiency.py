@@ -33,7 +33,7 @@ TUNING: dict[str, dict[str, Any]] = {
     "scratch": {"lr": 1e-3, "decay": 1.0},
     "warm": {"lr": 1e-3, "decay": 0.75},
 }
-"""Start -> peak rate and layer-wise decay, chosen on validation patients at 10 % (docs/benefit.md)."""
+"""Start -> peak rate and layer-wise decay, chosen on validation patients (docs/benefit.md)."""
 
 
 def ways(_: Desk) -> Iterator[Way]:
