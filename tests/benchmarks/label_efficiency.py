@@ -3,7 +3,7 @@
 ``histo`` (LC25000, lung) has four Dirichlet sites, ``derm`` (HAM10000) its three natural ones; the
 runs of the pre-training are those of ``configs/learning``. Starts: *scratch*; *each site alone*
 (its own images, then its own labels); *federated*. Every way of fine-tuning gets the same rounds
-and steps, and the last round answers: a tenth of the validation patients would be five groups of
+and steps, and the last round answers: a tenth of the validation patients would be six groups of
 near duplicates, on which a choice of rounds is a choice by lot.
 Floors on the same labels: logistic regression on raw pixels and on the frozen starts.
 """
