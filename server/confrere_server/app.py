@@ -16,7 +16,7 @@ from confrere_server.unmask import Carry
 POLL_S = 0.02
 """Pause between looking for replies: far below the time of a round's work."""
 
-NAMES_WITHIN_S = 120.0
+NAMES_WITHIN_S = 300.0
 """Time in which all sites must say their names before a run."""
 
 

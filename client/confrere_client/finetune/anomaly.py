@@ -1,7 +1,7 @@
 """Judges what is odd: how badly foretold, how far from normal images, how strong in contrast.
 
-Contrast, the deviation of an image's pixels, knows nothing: it is the floor on small images, where
-it can beat any network.
+Contrast, the deviation of an image's pixels, knows nothing: high or low taken for odd, it is the
+floor on small images, where it can beat any network.
 
 Shapes: N images asked about, G normal images learned from, F features.
 """
@@ -102,10 +102,12 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
 
 
 def _apart(asked_NF: NDArray[np.float32], normal_GF: NDArray[np.float32], exam: Exam) -> Answers:
+    contrast_N = exam.images.batch(exam.asked).float().flatten(1).std(1).numpy()
     return {
         "knn": _nearest(asked_NF, normal_GF),
         "mahalanobis": _mahalanobis(asked_NF, normal_GF),
-        "contrast": exam.images.batch(exam.asked).float().flatten(1).std(1).numpy(),
+        "contrast": contrast_N,
+        "low contrast": -contrast_N,
     }
 
 

@@ -27,6 +27,7 @@ from confrere_common.storage import atomic_write, sync_folder
 WAIT_S = 120.0
 """How long one process waits for another's charge."""
 
+SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "trusted_schema = OFF")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -146,11 +147,13 @@ class Ledger:
             self._create()
             _must_be_private(self.path)
             database = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("PRAGMA fullfsync = ON")
-            database.execute("PRAGMA trusted_schema = OFF")
-            database.execute(SCHEMA)
+            try:
+                for setting in SETTINGS:
+                    database.execute(f"PRAGMA {setting}")
+                database.execute(SCHEMA)
+            except BaseException:
+                database.close()
+                raise
             return database
 
     def _create(self) -> None:

@@ -241,7 +241,8 @@ def test_an_index_is_searched_and_what_is_odd_is_found(tiny: Path, tmp_path: Pat
     assert 0 <= index["arms"]["tuned"]["figures"]["P@5"]["mean"] <= 1
     figures = odd["arms"]["federated"]["figures"]
     assert figures["auroc"] == figures["auroc by knn"]
-    assert "auroc by contrast" in figures
+    high, low = (figures[f"auroc by {name}"]["mean"] for name in ("contrast", "low contrast"))
+    assert high + low == pytest.approx(1)
     assert odd["data"]["images"] < index["data"]["images"]
 
 

@@ -97,6 +97,7 @@ class Book:
             self.sql.executescript(TABLES)
             self.sql.execute("BEGIN")
         if int(self.fact("version", str(VERSION))) != VERSION:
+            self.close()
             raise DataError("the data set was prepared by another version: prepare it anew.")
         self.turn = int(self.fact("turn", "0")) + 1
         self.set_fact("turn", str(self.turn))
