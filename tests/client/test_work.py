@@ -85,7 +85,7 @@ def test_only_the_figures_in_the_list_leave(
 
 def test_an_update_has_room_for_nothing_else() -> None:
     assert [one.name for one in fields(Update)] == [
-        "site", "round", "delta", "images", "metrics", "description",
+        "site", "round", "delta", "images", "metrics", "description", "marks",
     ]  # fmt: skip
     assert [one.name for one in fields(Refusal)] == ["site", "round", "reason"]
 

@@ -56,7 +56,7 @@ def test_every_count_of_each_finding_is_of_enough_patients(seed: int, smallest: 
 
 def test_many_classes_are_told_in_larger_cells_rather_than_in_too_long_a_text() -> None:
     classes = [f"c{n:02d}" for n in range(40)]
-    labels, patients = classes * 300, list(range(40 * 300))
+    labels, patients = classes * 60, list(range(40 * 60))
     scores = softmax(np.random.default_rng(0).normal(0, 3, (len(labels), 40)), axis=1)
     answers: Answers = {"scores_NK": scores}
 
