@@ -74,6 +74,14 @@ def finite(weights: Weights) -> bool:
 
 def must_fit(weights: Weights, template: Weights) -> None:
     """Raise ExchangeError unless names, shapes and types are the template's, every entry finite."""
+    must_match(weights, template)
+    for name, tensor in weights.items():
+        if not _finite(tensor):
+            raise ExchangeError(f"'{name}' holds NaN or infinite entries")
+
+
+def must_match(weights: Weights, template: Weights) -> None:
+    """Raise ExchangeError unless names, shapes and types are the template's."""
     if weights.keys() != template.keys():
         odd = sorted(weights.keys() ^ template.keys())
         # A foreign name goes into logs and onto terminals: of any length, of any marks it may be.
@@ -85,8 +93,6 @@ def must_fit(weights: Weights, template: Weights) -> None:
             raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
         if tensor.dtype != template[name].dtype:
             raise ExchangeError(f"'{name}' is {tensor.dtype}, the model's {template[name].dtype}")
-        if not _finite(tensor):
-            raise ExchangeError(f"'{name}' holds NaN or infinite entries")
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -10,6 +10,7 @@ bound how fast one site can move the model; they do not show that it does.
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Update
 from confrere_common.limits import Limits
-from confrere_common.weights import Weights, must_fit, scale
+from confrere_common.weights import Weights, must_fit, must_match, scale
 
 ROUNDS_LOOKED_BACK = 10
 """Offences and lengths older than this many rounds count no more."""
@@ -97,7 +98,10 @@ def judged(update: Update, gate: Gate) -> Verdict:
 
 
 def _admitted(update: Update, gate: Gate) -> Verdict:
-    must_fit(update.delta, gate.template)
+    must_match(update.delta, gate.template)
+    length = length_of(update.delta)
+    if not isfinite(length):  # what is no number makes a length none: this says where it is
+        must_fit(update.delta, gate.template)
     _must_weigh(update, gate.enrolled)
     if len(update.metrics) > FIGURES_AT_MOST:
         raise ExchangeError(
@@ -105,7 +109,6 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
         )
     if any(len(name) > FIGURE_NAME or not name.isprintable() for name in update.metrics):
         raise ExchangeError("it tells a figure whose name is none")
-    length = length_of(update.delta)
     _must_be_short(length, gate)
     bound = clip_bound(gate.repute, gate.limits)
     if bound is not None and length > bound:
@@ -116,7 +119,7 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
 
 def length_of(delta: Weights) -> float:
     """Return the Euclidean norm of an update, in one pass over it."""
-    parts = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in delta.values()]
+    parts = torch._foreach_norm([*delta.values()], 2, dtype=torch.float64)
     return float(torch.linalg.vector_norm(torch.stack(parts))) if parts else 0.0
 
 
