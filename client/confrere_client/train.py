@@ -340,12 +340,17 @@ class Place:
 
 @torch.no_grad()
 def _fill(own: Weights, given: Weights) -> None:
-    for name, tensor in given.items():
-        own[name].copy_(tensor)
+    if given:
+        torch._foreach_copy_([own[name] for name in given], [*given.values()])
 
 
 def _copies(own: Weights) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
+    # Of a tensor that is on the CPU, a clone takes half the time.
+    return {name: _copy(tensor.detach()) for name, tensor in own.items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.device.type == "cpu" else tensor.to("cpu")
 
 
 def _sound(weights: Weights) -> bool:

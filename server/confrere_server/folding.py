@@ -57,6 +57,12 @@ def _folded(joined: Weights, update: Update, shares: Mapping[str, float]) -> Wei
     A running mean keeps the size of one update, so float32 suffices for any number of images, and
     equal updates join to exactly themselves.
     """
+    if len({*shares.values()}) == 1 and all(
+        d.dtype == torch.float32 for d in update.delta.values()
+    ):
+        whole = [joined[name] for name in update.delta]
+        torch._foreach_lerp_(whole, [*update.delta.values()], next(iter(shares.values())))
+        return joined
     for name, delta in update.delta.items():
         one = delta if delta.dtype == torch.float32 else delta.to(torch.float32)
         joined[name].lerp_(one, shares[name])
