@@ -340,8 +340,11 @@ class Place:
 
 @torch.no_grad()
 def _fill(own: Weights, given: Weights) -> None:
-    if given:
+    if isinstance(given, dict) and given:
         torch._foreach_copy_([own[name] for name in given], [*given.values()])
+        return
+    for name, tensor in given.items():  # from a file, one at a time
+        own[name].copy_(tensor)
 
 
 def _copies(own: Weights) -> dict[str, Tensor]:

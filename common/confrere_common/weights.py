@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from confrere_common.errors import ExchangeError
+from confrere_common.pack import Filed
 
 Weights: TypeAlias = Mapping[str, Tensor]
 """Parameter name -> tensor."""
@@ -87,12 +88,19 @@ def must_match(weights: Weights, template: Weights) -> None:
         # A foreign name goes into logs and onto terminals: of any length, of any marks it may be.
         first = f"{odd[0]!a:.80}"
         raise ExchangeError(f"names differ from the model's in {len(odd)} places, first {first}")
-    for name, tensor in weights.items():
-        if tensor.shape != template[name].shape:
-            given, due = tuple(tensor.shape), tuple(template[name].shape)
-            raise ExchangeError(f"'{name}' has shape {given}; the model's is {due}")
-        if tensor.dtype != template[name].dtype:
-            raise ExchangeError(f"'{name}' is {tensor.dtype}, the model's {template[name].dtype}")
+    for name, (shape, dtype) in forms(weights).items():
+        due = template[name]
+        if shape != tuple(due.shape):
+            raise ExchangeError(f"'{name}' has shape {shape}; the model's is {tuple(due.shape)}")
+        if dtype != due.dtype:
+            raise ExchangeError(f"'{name}' is {dtype}, the model's {due.dtype}")
+
+
+def forms(weights: Weights) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return name -> shape and type; of what lies in a file, no tensor is read for it."""
+    if isinstance(weights, Filed):
+        return {name: (place.shape, place.dtype) for name, place in weights.places.items()}
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -119,7 +119,8 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
 
 def length_of(delta: Weights) -> float:
     """Return the Euclidean norm of an update, in one pass over it."""
-    parts = torch._foreach_norm([*delta.values()], 2, dtype=torch.float64)
+    # One by one: an update may lie in a file, and all its tensors together would be a model more.
+    parts = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in delta.values()]
     return float(torch.linalg.vector_norm(torch.stack(parts))) if parts else 0.0
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Update
-from confrere_common.weights import Weights
+from confrere_common.weights import Weights, forms
 
 Weigh: TypeAlias = Callable[[Update], float | Mapping[str, float]]
 """What an update weighs: as a whole, or each of its layers."""
@@ -57,9 +57,9 @@ def _folded(joined: Weights, update: Update, shares: Mapping[str, float]) -> Wei
     A running mean keeps the size of one update, so float32 suffices for any number of images, and
     equal updates join to exactly themselves.
     """
-    if len({*shares.values()}) == 1 and all(
-        d.dtype == torch.float32 for d in update.delta.values()
-    ):
+    in_memory = isinstance(update.delta, dict)  # from a file they are read, and folded, one by one
+    alike = {dtype for _, dtype in forms(update.delta).values()} == {torch.float32}
+    if in_memory and alike and len({*shares.values()}) == 1:
         whole = [joined[name] for name in update.delta]
         torch._foreach_lerp_(whole, [*update.delta.values()], next(iter(shares.values())))
         return joined
@@ -87,10 +87,10 @@ def _taken_over(delta: Weights) -> Weights:
 
 def must_be_float(update: Update) -> None:
     """Raise ExchangeError for an update that holds anything but floats."""
-    for name, delta in update.delta.items():
-        if not delta.is_floating_point():
+    for name, (_, dtype) in forms(update.delta).items():
+        if not dtype.is_floating_point:
             raise ExchangeError(
-                f"'{name}' from site '{update.site}' holds {delta.dtype}, which has no mean; share "
+                f"'{name}' from site '{update.site}' holds {dtype}, which has no mean; share "
                 "float parameters only and leave counters and other buffers at the site."
             )
 
