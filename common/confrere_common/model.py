@@ -12,6 +12,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.family import Named
 from confrere_common.finetune import Finetune
 from confrere_common.method import METHODS, Method, build_method
+from confrere_common.parts.decoder import Decoder
 from confrere_common.parts.lora import folded
 from confrere_common.task import UNKNOWN_CLASSES, build_task
 from confrere_common.weights import Weights
@@ -124,6 +125,22 @@ def encoder_weights(weights: Weights) -> dict[str, Tensor]:
     start = "encoder."
     own = {name[len(start) :]: t for name, t in weights.items() if name.startswith(start)}
     return folded(own)
+
+
+def decoder_weights(run: Run, weights: Weights) -> dict[str, Tensor]:
+    """Return the U-Net's way up that the run's method or task trains, under a Decoder's own names.
+
+    Its last layer is left out: what that tells apart are the run's own classes. Empty where nothing
+    of the kind is trained, or where it stays at the sites.
+    """
+    parts = outline(run).named_children()
+    starts = [f"{name}." for name, part in parts if isinstance(part, Decoder)]
+    return {
+        name.removeprefix(start): tensor.float()
+        for start in starts
+        for name, tensor in weights.items()
+        if name.startswith(start) and not name.startswith(f"{start}out.")
+    }
 
 
 def whole_encoder(run: Run, weights: Weights) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 ``encoder.safetensors`` holds the encoder's own tensors; ``encoder.json`` beside it holds the card:
 architecture, preprocessing, training, results. Neither needs anything but this package to be read.
+Where training made a U-Net's way up as well, ``decoder.safetensors`` holds that.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import Tensor
 
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
@@ -25,6 +27,9 @@ from confrere_common.weights import Weights
 
 SCHEMA = 1
 """Version of the card's keys."""
+
+DECODER = "decoder.safetensors"
+"""What a segmentation may start from beside the encoder; the encoder's card holds its digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +47,23 @@ class Card:
     training: Mapping[str, Any]
     """Digest, method, rounds, sites with their counts, floors and results."""
 
+    decoder: str | None = None
+    """SHA-256 of the decoder beside it; ``save_release`` fills it in."""
 
-def save_release(path: Path, weights: Weights, card: Card) -> None:
-    """Write ``path`` (.safetensors) and its card beside it, each atomically."""
-    content = views(weights)
+
+def save_release(
+    path: Path, weights: Weights, card: Card, decoder: Weights | None = None
+) -> tuple[str, ...]:
+    """Write ``path`` (.safetensors), its decoder if it has one, and its card, each atomically.
+
+    Return the names of the files.
+    """
+    content, beside = views(weights), path.with_name(DECODER)
+    way_up = views(decoder) if decoder else None
+    if way_up is not None:
+        atomic_write(beside, way_up)
+    else:
+        beside.unlink(missing_ok=True)  # of an older run in the same place
     plain = {
         "schema": SCHEMA,
         "sha256": sha256(content),
@@ -54,8 +72,11 @@ def save_release(path: Path, weights: Weights, card: Card) -> None:
         "preprocessing": card.preprocessing,
         "training": card.training,
     }
+    if way_up is not None:
+        plain["decoder"] = {"sha256": sha256(way_up)}
     atomic_write(path, content)
     atomic_write(path.with_suffix(".json"), json.dumps(plain, indent=2).encode())
+    return (path.name, path.with_suffix(".json").name, *([DECODER] if way_up is not None else []))
 
 
 def load_release(path: Path, key: Ed25519PublicKey | None = None) -> tuple[Encoder, Card]:
@@ -86,6 +107,26 @@ def load_release(path: Path, key: Ed25519PublicKey | None = None) -> tuple[Encod
     return encoder.eval(), card
 
 
+def load_decoder(path: Path) -> dict[str, Tensor]:
+    """Return the way up that was trained with the encoder at *path*; empty where there is none.
+
+    CheckpointError when it is missing, or is not the one that the encoder's card names.
+    """
+    card, _ = _read_card(path.with_suffix(".json"))
+    if card.decoder is None:
+        return {}
+    beside = path.with_name(DECODER)
+    try:
+        content = beside.read_bytes()
+    except OSError as fault:
+        raise CheckpointError(f"{beside} cannot be read: {fault.strerror}.") from None
+    if hashlib.sha256(content).hexdigest() != card.decoder:
+        raise CheckpointError(
+            f"{DECODER} is not the file that {path.stem}.json describes: copy all three again."
+        )
+    return load(content)
+
+
 def _read_card(path: Path) -> tuple[Card, str]:
     try:
         plain = json.loads(path.read_bytes())
@@ -99,6 +140,7 @@ def _read_card(path: Path) -> tuple[Card, str]:
             size=tuple(int(side) for side in plain["input"]["size"]),
             preprocessing=plain["preprocessing"],
             training=plain["training"],
+            decoder=plain["decoder"]["sha256"] if "decoder" in plain else None,
         )
         return card, plain["sha256"]
     except OSError as fault:

@@ -27,7 +27,7 @@ from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.family import Named
 from confrere_common.loading import parse_run
-from confrere_common.model import input_of, whole_encoder
+from confrere_common.model import decoder_weights, input_of, whole_encoder
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
 from confrere_common.weights import Weights
@@ -162,8 +162,9 @@ class Desk:
         else:
             states = arms.local(training, seed)
             found = {site: state.weights for site, state in zip(sites, states, strict=True)}
-        files = {site: f"encoder-{number}.safetensors" for number, site in enumerate(found)}
+        files = {site: f"{number}/encoder.safetensors" for number, site in enumerate(found)}
         for site, weights in found.items():
+            (folder / files[site]).parent.mkdir(parents=True, exist_ok=True)
             _export(run, folder / files[site], weights)
         return files
 
@@ -229,7 +230,7 @@ def _export(run: Run, path: Path, weights: Weights) -> None:
     card = Card(
         encoder=run.encoder, channels=channels, size=size, preprocessing=PREPROCESSING, training={}
     )
-    save_release(path, whole_encoder(run, weights), card)
+    save_release(path, whole_encoder(run, weights), card, decoder_weights(run, weights))
 
 
 @lru_cache(maxsize=4)

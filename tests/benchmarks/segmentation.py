@@ -3,13 +3,13 @@
 ``hippocampus``: 3-D (MSD Task04, two structures), 24 voxels a side, pre-trained by three drawn
 sites. ``isic``: 2-D lesions (ISIC 2017, 98 images), pre-trained by the three sites of HAM10000,
 which holds none of these images. One hospital fine-tunes. All ways get the same rounds, and the
-last one answers: a tenth of the validation patients would be two or three. A start gives the
-encoder alone: decoders that a method trained are not taken over. One pre-training of each method
-serves all seeds, so intervals tell nothing of how those vary.
+last one answers: a tenth of the validation patients would be two or three. ``medsass`` and
+``resection`` train a decoder too: a start gives the encoder alone, or both. Every seed has a
+pre-training of its own.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from downstream_work import Desk, Start, Way
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
 
-METHODS = ("medsass", "simmim", "resection")
+STARTS: Mapping[str, Mapping[str, Any] | None] = {
+    "scratch": None,
+    "simmim": {"name": "simmim"},
+    "medsass": {"name": "medsass", "width": 8},
+    "resection": {"name": "resection", "width": 8},
+}
+"""Start -> the method that it was trained by, its decoder as wide as the task's."""
+
+WITH_DECODER = ("medsass", "resection")
 MASKS = (0.1, 1.0)
 MEASURES = ("dice", "iou", "hd95 over diagonal")
 BASES = ("scratch",)
-COLUMNS = ("data", "masks", "start")
+COLUMNS = ("data", "masks", "start", "taken over")
 ENCODERS = {
     "hippocampus": {"name": "resnet", "depth": 18, "width": 8, "stem": "small"},
     "isic": {"name": "resnet", "depth": 18, "width": 16},
@@ -34,21 +42,24 @@ def ways(desk: Desk) -> Iterator[Way]:
     """Yield the rows: few masks first."""
     for data, make in (("hippocampus", _hippocampus), ("isic", _isic)):
         for masks in MASKS:
-            for method in (None, *METHODS):
-                tuned, plain = make(desk, masks)
-                start = _start(desk, data, method) if method else None
-                facts = {"data": data, "masks": f"{masks:.0%}", "start": method or "scratch"}
-                yield Way(data=data, plain=plain, tuned=tuned, start=start, facts=facts)
+            for name, method in STARTS.items():
+                for decoder in (False, True) if name in WITH_DECODER else (False,):
+                    tuned, plain = make(desk, masks)
+                    plain["finetune"]["start_decoder"] = decoder
+                    start = _start(desk, data, name, method) if method else None
+                    taken = "encoder and decoder" if decoder else "encoder" if method else ""
+                    facts = {"data": data, "masks": f"{masks:.0%}", "start": name,
+                             "taken over": taken}  # fmt: skip
+                    yield Way(data=data, plain=plain, tuned=tuned, start=start, facts=facts)
 
 
-def _start(desk: Desk, data: str, method: str) -> Start:
-    # One pre-training serves all seeds: three would take most of the time.
-    return Start(name=f"{data} {method}", plain=_pretrain(desk, data, method), seed=0)
+def _start(desk: Desk, data: str, name: str, method: Mapping[str, Any]) -> Start:
+    return Start(name=f"{data} {name}", plain=_pretrain(desk, data, method))
 
 
-def _pretrain(desk: Desk, data: str, method: str) -> dict[str, Any]:
+def _pretrain(desk: Desk, data: str, method: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run of a pre-training."""
-    common = {"method": method, "encoder": ENCODERS[data]}
+    common = {"method": dict(method), "encoder": ENCODERS[data]}
     if data == "hippocampus":
         train = {"batch": 8, "epochs_per_round": 1, "lr": 2e-3}
         return {"name": data, "data": _volumes(desk), "augment": {"modality": "mri"},
@@ -59,7 +70,7 @@ def _pretrain(desk: Desk, data: str, method: str) -> dict[str, Any]:
     return {"name": data, "data": {"source": source, "image_px": 64, "split": "natural"},
             "augment": {"modality": "dermatology"},
             "train": {"batch": 32, "epochs_per_round": 1, "lr": 2e-3},
-            "federation": {"rounds": 2, "keep_checkpoints": 1}, **common}  # fmt: skip
+            "federation": {"rounds": 4, "keep_checkpoints": 1}, **common}  # fmt: skip
 
 
 def _hippocampus(desk: Desk, masks: float) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from confrere_client.finetune.start import with_start
+from confrere_client.finetune.start import way_up, with_start
 from confrere_client.hospital.registry import dataset_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, DataError
@@ -116,7 +116,10 @@ def started(run: Run, folder: Path, release: Path | None) -> tuple[Run, Path | N
 
 
 def warm_weights(run: Run, release: Path | None) -> bytes:
-    """Return a release's weights if they fit the run's encoder; ConfigError when they do not."""
+    """Return a release's weights, under the run's own names; ConfigError when they do not fit.
+
+    Of a decoder that lies beside the encoder it takes what the run's task starts from.
+    """
     if release is None:
         return b""
     if run.stage == "describe":
@@ -132,4 +135,5 @@ def warm_weights(run: Run, release: Path | None) -> bytes:
     if odd:
         fault = f"{release.name} is another encoder than the run's: they differ at '{odd[0]}'."
         raise ConfigError([fault], f"run '{run.name}'")
-    return save({name: given[name].contiguous() for name in due})
+    named = {f"encoder.{name}": given[name] for name in due} | way_up(run, release)
+    return save({name: tensor.contiguous() for name, tensor in named.items()})

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.manifest import NAME, listed, signed_manifest
 from confrere_common.pki.keys import public_pem, read_signing_key, write_key
-from confrere_common.release import load_release
+from confrere_common.release import DECODER, load_decoder, load_release
 from confrere_common.storage import atomic_folder, atomic_write
 from confrere_deploy.federation.fetching import verify_release
 from confrere_deploy.release.card import card_of
@@ -27,7 +27,7 @@ COORDINATOR = "coordinator.pub"
 TASK = ("task.safetensors", "task.json")
 """What a fine-tuning leaves beside its encoder: the whole network, and the run that made it."""
 KEPT = (
-    ENCODER, "encoder.json", SEALED, COORDINATOR, *TASK,
+    ENCODER, "encoder.json", DECODER, SEALED, COORDINATOR, *TASK,
     "rounds.json", "report.json", "report.html",
 )  # fmt: skip
 """What is taken over from a run's folder, where it is there."""
@@ -55,6 +55,7 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
     """
     _must_be_free(out)
     encoder, _ = load_release(source / ENCODER)
+    load_decoder(source / ENCODER)  # whether it is the one that the card names
     sealed = verify_release(source, source / COORDINATOR) if (source / SEALED).exists() else {}
     report = _json(source / "report.json") if (source / "report.json").exists() else {}
     card: dict[str, Any] = {}

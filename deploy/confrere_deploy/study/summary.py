@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from rich.table import Table
 from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
-from confrere_common.model import input_of, whole_encoder
+from confrere_common.model import decoder_weights, input_of, whole_encoder
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
 from confrere_deploy.families import ALL_FAMILIES
@@ -69,7 +68,11 @@ def summarise(results: Results, out: Path, console: Console) -> schema.Report:
     report = report_of(results)
     write_report(out, report, pictures(results.run, results.exam, results.sites, results.shown))
     write_skipped(out / "skipped.csv", results.exam.images.skipped)
-    save_release(out / "encoder.safetensors", _exported(results), _card(results, report))
+    run, weights = results.run, results.states[results.run.seeds[0]].weights
+    way_up = decoder_weights(run, weights)
+    save_release(
+        out / "encoder.safetensors", whole_encoder(run, weights), _card(results, report), way_up
+    )
     console.print(_table(report))
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
@@ -222,11 +225,6 @@ def _data(results: Results) -> schema.Data:
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),
     )
-
-
-def _exported(results: Results) -> dict[str, Any]:
-    first = results.states[results.run.seeds[0]]
-    return whole_encoder(results.run, first.weights)
 
 
 def _card(results: Results, report: schema.Report) -> Card:

@@ -18,7 +18,13 @@ from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
 from confrere_common.loading import dump
-from confrere_common.model import build_model, encoder_weights, input_of, load_weights
+from confrere_common.model import (
+    build_model,
+    decoder_weights,
+    encoder_weights,
+    input_of,
+    load_weights,
+)
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
 from confrere_common.task import FineTask
@@ -167,6 +173,8 @@ def _plan(lecture: Lecture) -> Table:
     )
     table = plan.plan(lecture.run, lecture.images, lecture.sites, held)
     start = f"encoder {task.start_digest[:16]}" if task.start_digest else "from scratch"
+    if any(not name.startswith("encoder.") for name in lecture.warm):
+        start += " and its decoder"
     table.add_row("mode, start", f"{task.mode}, {start}")
     table.add_row("labels", f"{task.labels} of each class's patients, sampling {task.sampling}")
     if task.classes:
@@ -198,7 +206,8 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
         encoder=run.encoder, channels=channels, size=size, preprocessing=PREPROCESSING,
         training=training,
     )  # fmt: skip
-    save_release(out / "encoder.safetensors", encoder_weights(arm.weights), card)
+    way_up = decoder_weights(run, arm.weights)
+    save_release(out / "encoder.safetensors", encoder_weights(arm.weights), card, way_up)
 
 
 def _table(report: TunedReport) -> Table:

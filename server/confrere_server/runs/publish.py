@@ -15,7 +15,7 @@ from confrere_common.errors import PrivacyError
 from confrere_common.family import Named
 from confrere_common.judged import evaluation_of
 from confrere_common.loading import dump
-from confrere_common.model import input_of, objective_of, task_of, whole_encoder
+from confrere_common.model import decoder_weights, input_of, objective_of, task_of, whole_encoder
 from confrere_common.pack import views
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import Card, save_release
@@ -91,8 +91,9 @@ def _encoder(
         preprocessing=PREPROCESSING,
         training=training,
     )
-    save_release(folder.path / ENCODER, whole_encoder(run, state.weights), card)
-    return ENCODER, "encoder.json", *_network(folder, run, state)
+    whole, way_up = whole_encoder(run, state.weights), decoder_weights(run, state.weights)
+    names = save_release(folder.path / ENCODER, whole, card, way_up)
+    return *names, *_network(folder, run, state)
 
 
 def _network(folder: Folder, run: Run, state: ServerState) -> Iterator[str]:

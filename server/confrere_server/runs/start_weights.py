@@ -15,7 +15,6 @@ def fresh(folder: Folder, run: Run) -> ServerState:
     weights = shared_weights(build_model(run, run.seeds[0]))
     if folder.order.warm_start:
         release = load((folder.path / "warm.safetensors").read_bytes())
-        known = {f"encoder.{name}": tensor.float() for name, tensor in release.items()}
         # What the run keeps at its sites they begin with themselves.
-        weights |= {name: tensor for name, tensor in known.items() if name in weights}
+        weights |= {name: tensor.float() for name, tensor in release.items() if name in weights}
     return ServerState(round=0, weights=weights, step={})

@@ -1,14 +1,17 @@
 """What keeps a run from being submitted is told at once, before a hospital sees it."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loopback import make_workspace
 from safetensors.torch import load
 from served import federated
+from tiny_runs import tiny_run, tuning
 
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
@@ -16,9 +19,13 @@ from confrere_common.family import Named
 from confrere_common.finetune import Finetune
 from confrere_common.loading import dump
 from confrere_common.model import build_model, encoder_weights, input_of, shared_weights
-from confrere_common.release import Card, save_release
+from confrere_common.release import DECODER, Card, save_release
 from confrere_common.secagg.section import SecureAggregation
 from confrere_deploy.federation.submitting import must_be_federable, started, warm_weights
+from confrere_server.runs.publish import ENCODER, publish
+from confrere_server.runs.queue import submit
+from confrere_server.runs.start_weights import fresh
+from confrere_server.store import ServerState
 
 FEDERABLE = federated()
 
@@ -66,8 +73,8 @@ def test_a_fitting_release_is_what_the_encoder_starts_from(tmp_path: Path) -> No
 
     found = load(warm_weights(FEDERABLE, tmp_path / "encoder.safetensors"))
 
-    assert found.keys() == due.keys()
-    assert all(torch.equal(found[name], due[name]) for name in due)
+    assert found.keys() == {f"encoder.{name}" for name in due}
+    assert all(torch.equal(found[f"encoder.{name}"], due[name]) for name in due)
     assert warm_weights(FEDERABLE, None) == b""
 
 
@@ -136,6 +143,25 @@ def test_a_start_s_digest_goes_out_and_its_path_stays(tmp_path: Path) -> None:
     assert one == two == path
     must_be_federable(by_field)
     assert warm_weights(by_field, one) == warm_weights(FEDERABLE, path)
+
+
+def test_a_sealed_decoder_starts_the_next_run_as_well(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "study")
+    first = tiny_run("medsass")
+    then = replace(tuning("segmentation", knobs={"width": 4}), encoder=first.encoder)
+    folder = submit(workspace.runs, first)
+    weights = shared_weights(build_model(first, 5))
+    publish(workspace, folder, ServerState(round=2, weights=weights, step={}), {})
+    sealed = json.loads((folder.path / "release.json").read_text())
+    assert DECODER in str(sealed)
+
+    warm = warm_weights(then, folder.path / ENCODER)
+    started = fresh(submit(workspace.runs, then, warm=warm), then).weights
+
+    taken = [name for name in started if not name.startswith("head.out.")]
+    assert len(taken) == len(started) - 2
+    for name in taken:
+        assert torch.equal(started[name], weights[name.replace("head.", "decoder.")])
 
 
 def test_a_run_from_scratch_or_of_another_stage_is_left_as_it_is(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from confrere_common.family import Named
 from confrere_common.manifest import NAME
 from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import public_pem
-from confrere_common.release import Card, load_release, save_release
+from confrere_common.release import DECODER, Card, load_decoder, load_release, save_release
 from confrere_deploy.cli import app
 from confrere_deploy.federation.fetching import fetch
 from confrere_deploy.release.export import Wishes, export, results_in, signing_key
@@ -82,6 +82,21 @@ def test_a_release_says_what_it_is_and_can_be_loaded(run: Path, key: Path, tmp_p
         embedder.encoder.state_dict()["norm.weight"],
         load_release(run / "encoder.safetensors")[0].state_dict()["norm.weight"],
     )
+
+
+def test_a_decoder_is_released_with_its_encoder(run: Path, key: Path, tmp_path: Path) -> None:
+    encoder, card = load_release(run / "encoder.safetensors")
+    way_up = {"skips.0.weight": torch.ones(2, 3)}
+    save_release(run / "encoder.safetensors", encoder.state_dict(), card, way_up)
+
+    export(run, tmp_path / "release", KEY, Wishes())
+
+    assert verify(tmp_path / "release", key).startswith("sound")
+    found = load_decoder(tmp_path / "release/encoder.safetensors")
+    assert torch.equal(found["skips.0.weight"], torch.ones(2, 3))
+    (run / DECODER).write_bytes(b"another")
+    with pytest.raises(CheckpointError, match=r"is not the file that encoder\.json describes"):
+        export(run, tmp_path / "other", KEY, Wishes())
 
 
 def test_the_card_reads_as_a_page(run: Path, tmp_path: Path) -> None:

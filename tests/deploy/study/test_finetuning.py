@@ -220,6 +220,26 @@ def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
     assert report["data"]["classes"] == ["1"]
 
 
+def test_what_outlined_lesions_starts_another_that_does(tiny: Path, tmp_path: Path) -> None:
+    run_file = lesions(tiny.parent, train={"batch": 16, "steps_per_round": 12, "lr": 0.01})
+    segmentation = {"name": "segmentation", "width": 4}
+    tune(run_file, tmp_path / "first", task=segmentation, run=short(3, floors="none"))
+    start = str(tmp_path / "first/encoder.safetensors")
+
+    quick = short(1, floors="none", train={"steps_per_round": 1, "lr": 1e-5, "warmup": 0})
+    told = {
+        whole: tune(
+            run_file, tmp_path / f"{whole}", task=segmentation, start=start, start_decoder=whole,
+            run=quick,
+        )
+        for whole in (True, False)
+    }  # fmt: skip
+
+    dice = {key: one["arms"]["federated"]["figures"]["dice"]["mean"] for key, one in told.items()}
+    assert dice[True] > dice[False]
+    assert "and its decoder" in (run_file.parent / "said.txt").read_text()
+
+
 def test_floors_are_had_without_validation_patients(tiny: Path, tmp_path: Path) -> None:
     source = {"name": "phantom", "modality": "lesion", "images": 48, "patients": 24, "sites": 2}
     data = {"source": {**source, "image_px": 16}, "image_px": 16, "val_share": 0.0}
