@@ -15,8 +15,9 @@ from confrere_common.finetune import Evaluation
 from confrere_common.model import task_of
 from confrere_common.tally import read_tally
 
-SCORED = "classification"
-"""The task whose answers are probabilities, which can be counted in cells."""
+SCORED = ("classification", "segmentation")
+"""Tasks whose answers are values of 0 to 1 for each image, which can be counted in cells:
+probabilities of its classes, or the Dice of its structures."""
 
 MOST_SMALLEST = 10**6
 
@@ -24,7 +25,7 @@ MOST_SMALLEST = 10**6
 def evaluation_of(run: Run) -> Evaluation | None:
     """Return what a run asks of sites when it was trained; None where it asks nothing."""
     task = task_of(run)
-    if task is None or task.task.name != SCORED or run.privacy is not None:
+    if task is None or task.task.name not in SCORED or run.privacy is not None:
         return None
     return task.evaluation
 

@@ -1,4 +1,4 @@
-"""What a site tells of a classifier's scores: how many, in cells of a grid that all sites share.
+"""What a site tells of scores of 0 to 1: how many, in cells of a grid that all sites share.
 
 A *tally* is a histogram over scores of 0 to 1 in which a site joined neighbouring cells until none
 was small; so each cell is a range of the grid and a count of images. The grid is fine near 0 and 1,
@@ -33,7 +33,10 @@ Cell: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTally:
-    """Of one class against the rest: scores of its images, and scores of the others."""
+    """Of one class against the rest: scores of its images, and scores of the others.
+
+    Of one structure in a segmentation: the Dice of images that have it, and of those that lack it.
+    """
 
     kind: int
     positives: tuple[Cell, ...]

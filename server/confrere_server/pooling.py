@@ -73,7 +73,7 @@ def pool(answers: Mapping[str, Mapping[str, Any]], classes: int) -> Mapping[int,
 
     ExchangeError names the site whose answer is not sound.
     """
-    read = {site: _read(site, plain, classes) for site, plain in answers.items()}
+    read = {site: read_tallies(site, plain, classes) for site, plain in answers.items()}
     found = {}
     for kind in range(classes):
         told = {site: of[kind] for site, of in read.items() if kind in of}
@@ -150,7 +150,8 @@ def _number(value: float) -> float | None:
     return round(float(value), 6) if np.isfinite(value) else None
 
 
-def _read(site: str, plain: Mapping[str, Any], classes: int) -> Mapping[int, ClassTally]:
+def read_tallies(site: str, plain: Mapping[str, Any], classes: int) -> Mapping[int, ClassTally]:
+    """Return class -> a site's tally; ExchangeError names the site whose answer is not sound."""
     try:
         if plain["classes"] != classes:
             raise ExchangeError(f"it tells of {plain['classes']!r:.40} classes, not of {classes}.")

@@ -1,6 +1,6 @@
 """What a site says of a model that was scored on its held-out patients: one line of counts.
 
-Shapes: N images, K classes.
+Shapes: N images, K classes, C structures.
 """
 
 import json
@@ -10,14 +10,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.shared import Answer, answer
+from confrere_client.evaluation.shared import Answer, answer, cells
 from confrere_client.finetune import classification
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.measure.intervals import Truth
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import DataError
 from confrere_common.judged import evaluation_text
-from confrere_common.tally import ClassTally
+from confrere_common.tally import Cell, ClassTally, step_of
 
 
 class NothingToScore(DataError):  # noqa: N818  (the code says it better)
@@ -29,21 +29,45 @@ class NothingToScore(DataError):  # noqa: N818  (the code says it better)
 def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
     """Return what leaves a site: how many images of each class score in which range.
 
-    Guarantee: that of ``shared.answer`` for exclusive classes; of several findings, each is told as
-    if it were the only one. Where that is too long a text, cells are made larger.
+    Guarantee: that of ``shared.answer`` for exclusive classes; of several findings or structures,
+    each is told as if it were the only one. Where that is too long a text, cells are made larger.
     """
+    least = smallest
+    tell = _structures if "dice_NC" in answers else _classes
+    while True:
+        found = tell(answers, exam, smallest)
+        plain = found.as_dict()
+        if len(json.dumps(plain)) <= MOST_TEXT:
+            return evaluation_text(plain, found.classes, least)
+        smallest *= 2
+
+
+def _classes(answers: Answers, exam: Exam, smallest: int) -> Answer:
     scores_NK = np.asarray(answers["scores_NK"], np.float64)
     labels, patients = classification.truth(exam), exam.images.catalog.patients[exam.asked]
-    least = smallest
-    while True:
-        if labels.ndim == 2:
-            plain = _findings(scores_NK, labels, patients, smallest).as_dict()
-        else:
-            truth = Truth(labels=labels, patients=patients)
-            plain = answer(scores_NK, truth, smallest=smallest).as_dict()
-        if len(json.dumps(plain)) <= MOST_TEXT:
-            return evaluation_text(plain, scores_NK.shape[1], least)
-        smallest *= 2
+    if labels.ndim == 2:
+        return _findings(scores_NK, labels, patients, smallest)
+    return answer(scores_NK, Truth(labels=labels, patients=patients), smallest=smallest)
+
+
+def _structures(answers: Answers, exam: Exam, smallest: int) -> Answer:
+    """Return the tally of each structure's Dice, of images that have it and of those that lack it.
+
+    The Dice of an image without the structure is 1 where nothing was marked, else 0.
+    """
+    step_NC = step_of(np.asarray(answers["dice_NC"], np.float64))
+    lacks_NC = np.asarray(answers["empty_NC"], bool)
+    patients_N = exam.images.catalog.patients[exam.asked]
+
+    def side(kind: int, mine_N: NDArray[np.bool_]) -> tuple[Cell, ...]:
+        return cells(step_NC[mine_N, kind], patients_N[mine_N], smallest)
+
+    tallies = (
+        ClassTally(kind=kind, positives=side(kind, ~lacks_N), negatives=side(kind, lacks_N))
+        for kind, lacks_N in enumerate(lacks_NC.T)
+    )
+    told = tuple(one for one in tallies if one.positives or one.negatives)
+    return Answer(classes=lacks_NC.shape[1], smallest=smallest, tallies=told)
 
 
 def _findings(

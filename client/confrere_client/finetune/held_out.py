@@ -6,6 +6,7 @@ is held out, and the same run holds out the same patients in every round.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from confrere_client.finetune.lesson import marked
 from confrere_common.config import Run
 from confrere_common.judged import evaluation_of
 from confrere_common.model import task_of
+from confrere_common.task import TASKS
 
 Rows = NDArray[np.int64]
 
@@ -30,6 +32,9 @@ def held_out(run: Run, images: Images) -> Rows:
         return np.empty(0, np.int64)
     catalog = images.catalog
     known = catalog.select(np.flatnonzero(marked(images, task)))
+    if TASKS.member(task.task.name).marks != "label":  # all that have a mask are one class
+        alike = np.zeros(len(known.patients), known.labels.dtype)
+        known = replace(known, labels=alike, classes=("marked",))
     kept = [*_chosen(known, run.data.test_share, run.data.seed)]
     return np.flatnonzero(np.isin(catalog.patients, kept))
 

@@ -7,6 +7,7 @@ from confrere_client.hospital.registry import printable
 from confrere_common.config import Run
 from confrere_common.finetune import Finetune
 from confrere_common.judged import evaluation_of
+from confrere_common.model import task_of
 from confrere_common.task import TASKS
 
 Row = tuple[str, str]
@@ -35,6 +36,13 @@ def learning(task: Finetune) -> Iterator[Row]:
     yield "head", f"{head}."
 
 
+def _graded(run: Run) -> str:
+    task = task_of(run)
+    if task is not None and task.task.name == "segmentation":
+        return "with and without each structure have a Dice"
+    return "of each class the model scores"
+
+
 def scoring(run: Run, policy: Policy) -> Iterator[Row]:
     """Yield what leaves of the model's scores on held-out patients."""
     asked = evaluation_of(run)
@@ -52,7 +60,7 @@ def scoring(run: Run, policy: Policy) -> Iterator[Row]:
         smallest = max(asked.min_cell, policy.min_cell)
         yield (
             "leaves, of scores",
-            f"{when}: how many held-out images of each class the model scores in which range, in "
+            f"{when}: how many held-out images {_graded(run)} in which range, in "
             f"cells of {smallest} patients or more, smaller ones joined or withheld. No single "
             "score, no name. Nothing is noised; of one model the site answers once.",
         )

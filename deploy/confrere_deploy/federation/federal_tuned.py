@@ -24,7 +24,7 @@ UNSCORED = "Nothing was measured on held-out patients: the coordinator has no im
 
 WHY_NOT: Mapping[str, str] = {
     "privacy": "A run with privacy asks for no evaluation, since its counts would not be noised.",
-    "task": f"Sites can score '{SCORED}' only, so far.",
+    "task": f"Sites can score {' and '.join(SCORED)} only, so far.",
     "off": "The run asks for none (finetune.evaluation).",
 }
 
@@ -54,7 +54,7 @@ def tuned_report(
         digest=digest,
         seeds=run.seeds,
         task=task.task.name,
-        headline="auc",
+        headline="dice" if task.task.name == "segmentation" else "auc",
         sites=tuple(tuned.TunedSite(site=site, images=n) for site, n in sorted(images.items())),
         arms={},
         courses=(
@@ -105,8 +105,8 @@ def _images(state: ServerState) -> dict[str, int]:
 def _unscored(run: Run, scores: Evaluated | None) -> Iterator[str]:
     if evaluation_of(run) is None:
         task = task_of(run)
-        other = task is not None and task.task.name != SCORED
+        other = task is not None and task.task.name not in SCORED
         why = "privacy" if run.privacy is not None else "task" if other else "off"
         yield UNSCORED + WHY_NOT[why]
-    elif scores is None or scores.auc is None:
-        yield UNSCORED + "No site told of both sides of any class; see each one's reason."
+    elif scores is None or scores.worth is None:
+        yield UNSCORED + "No site told enough of any class; see each one's reason."

@@ -63,6 +63,35 @@ class EvaluatedClass:
 
 
 @section
+class EvaluatedStructure:
+    """One structure of a segmentation, over all sites that told of it."""
+
+    name: str
+    """The structure."""
+
+    sites: tuple[str, ...]
+    """Sites that told of it."""
+
+    images: Natural = 0
+    """Images that have it."""
+
+    dice: float | None = None
+    """Their mean Dice; absent where too few patients have it."""
+
+    error: float | None = None
+    """The mean over the very values lies within this of dice."""
+
+    without: Natural = 0
+    """Images that lack it."""
+
+    alone: float | None = None
+    """The share of these in which nothing was marked."""
+
+    alone_error: float | None = None
+    """The share over the very values lies within this of alone."""
+
+
+@section
 class EvaluatedSite:
     """One site's own counts, or why there are none."""
 
@@ -72,8 +101,11 @@ class EvaluatedSite:
     auc: float | None = None
     """Mean area of the classes that it told of; absent where it told of none."""
 
+    dice: float | None = None
+    """Mean Dice of the structures that it told of; of a segmentation."""
+
     error: float | None = None
-    """Within which the area over the very scores lies."""
+    """Within which the figure over the very scores lies."""
 
     images: Natural = 0
     """Held-out images that are counted."""
@@ -87,13 +119,13 @@ class EvaluatedSite:
 
 @section
 class SharedOut:
-    """How evenly the area is shared among the sites that have one."""
+    """How evenly the area, or the Dice, is shared among the sites that have one."""
 
     worst: str
     """The site that is served worst."""
 
     lowest: float
-    """Its area."""
+    """Its figure."""
 
     gap: float
     """Between the best and the worst site."""
@@ -102,7 +134,7 @@ class SharedOut:
     """Jain's index: 1 when all are served alike."""
 
     sites: Count
-    """Sites that have an area."""
+    """Sites that have a figure."""
 
 
 @section
@@ -115,11 +147,17 @@ class Evaluated:
     auc: float | None = None
     """Mean area of all classes; absent where no site told of one."""
 
+    dice: float | None = None
+    """Mean Dice of all structures, where there is one; of a segmentation."""
+
     error: float | None = None
-    """Within which the area over the very scores lies. It is no interval over patients."""
+    """Within which the figure over the very scores lies. It is no interval over patients."""
 
     classes: tuple[EvaluatedClass, ...] = ()
     """The classes of which both sides were told."""
+
+    structures: tuple[EvaluatedStructure, ...] = ()
+    """The structures that were told of; of a segmentation."""
 
     sites: tuple[EvaluatedSite, ...] = ()
     """Every site that was asked."""
@@ -128,11 +166,16 @@ class Evaluated:
     """How evenly; absent with fewer than two sites."""
 
     course: dict[int, float] = Field(default_factory=dict)
-    """Round -> area, of every evaluation."""
+    """Round -> area or Dice, of every evaluation."""
+
+    @property
+    def worth(self) -> float | None:
+        """The area, or the Dice; None where no site told enough."""
+        return self.auc if self.auc is not None else self.dice
 
 
 def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
-    """Return the section for what ``pooling.together`` gave after some rounds; None without any."""
+    """Return the section for what sites said after some rounds, put together; None without any."""
     if not found:
         return None
     last = found[-1]
@@ -140,20 +183,26 @@ def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
     return Evaluated(
         round=last["round"],
         auc=last.get("auc"),
+        dice=last.get("dice"),
         error=last.get("error"),
-        classes=tuple(EvaluatedClass(**_tuples(one)) for one in last["classes"]),
+        classes=tuple(EvaluatedClass(**_tuples(one)) for one in last.get("classes", ())),
+        structures=tuple(EvaluatedStructure(**_tuples(one)) for one in last.get("structures", ())),
         sites=sites,
-        shared=_shared({site.site: site.auc for site in sites if site.auc is not None}),
-        course={one["round"]: one["auc"] for one in found if "auc" in one},
+        shared=_shared({site.site: worth for site in sites if (worth := _worth(site)) is not None}),
+        course={
+            one["round"]: one[name] for one in found for name in ("auc", "dice") if name in one
+        },
     )
 
 
 def cautions(found: Evaluated | None) -> Iterator[str]:
     """Yield what a reader should know before believing the section."""
     if found is not None and found.error is not None and found.error > COARSE:
+        name = "AUC" if found.auc is not None else "Dice"
         yield (
-            f"The pooled AUC may be off by {found.error:.2f}: cells hold too few scores apart from "
-            "each other. Either patients are few, or the model scores all images nearly alike."
+            f"The pooled {name} may be off by {found.error:.2f}: cells hold too few scores "
+            "apart from each other. Either patients are few, or the model scores all images "
+            "nearly alike."
         )
 
 
@@ -167,6 +216,10 @@ def _site(name: str, said: Mapping[str, Any]) -> EvaluatedSite:
         why = sentence_of(refused) if refused in CODES else refused
         return EvaluatedSite(site=name, refused=why)
     return EvaluatedSite(site=name, **said)
+
+
+def _worth(site: EvaluatedSite) -> float | None:
+    return site.auc if site.auc is not None else site.dice
 
 
 def _shared(areas: Mapping[str, float]) -> SharedOut | None:

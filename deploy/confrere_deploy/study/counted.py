@@ -16,7 +16,7 @@ from confrere_common.codes import sentence_of
 from confrere_common.judged import evaluation_of, read_evaluation
 from confrere_deploy.report.pooled import Evaluated, evaluated
 from confrere_deploy.study.finetuning import Arm, Lecture
-from confrere_server.pooling import together
+from confrere_server.runs.judging import put_together
 
 Rows = NDArray[np.int64]
 
@@ -27,7 +27,7 @@ def counted(lecture: Lecture, arm: Arm) -> Evaluated | None:
         return None
     where = lecture.test_sites[np.searchsorted(lecture.test, arm.asked)]
     said = {site: _said(lecture, arm, arm.asked[where == site]) for site in lecture.sites}
-    return evaluated([{"round": max(arm.best, 1), **together(said, lecture.run)}])
+    return evaluated([{"round": max(arm.best, 1), **put_together(said, lecture.run)}])
 
 
 def _said(lecture: Lecture, arm: Arm, rows: Rows) -> Mapping[str, Any] | str:

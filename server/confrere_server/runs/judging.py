@@ -15,7 +15,7 @@ from confrere_common.exchange import Answer, Refusal, Task
 from confrere_common.judged import evaluation_of, read_evaluation
 from confrere_common.model import task_of
 from confrere_common.storage import atomic_write
-from confrere_server.pooling import together
+from confrere_server import grading, pooling
 from confrere_server.runs.outcome import ABSENT
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState
@@ -81,7 +81,16 @@ def judged(folder: Path, round: int) -> Mapping[str, Said] | None:
 def summed(folder: Path, run: Run) -> list[dict[str, Any]]:
     """Return what all evaluations of a run come to, the last one last."""
     found = ((round, judged(folder, round)) for round in range(1, run.federation.rounds + 1))
-    return [{"round": round, **together(said, run)} for round, said in found if said is not None]
+    return [
+        {"round": round, **put_together(said, run)} for round, said in found if said is not None
+    ]
+
+
+def put_together(said: Mapping[str, Said], run: Run) -> dict[str, Any]:
+    """Return what sites said of one model, and what that comes to, as plain values for a report."""
+    task = task_of(run)
+    segmenting = task is not None and task.task.name == "segmentation"
+    return grading.together(said, run) if segmenting else pooling.together(said, run)
 
 
 def _path(folder: Path, round: int) -> Path:

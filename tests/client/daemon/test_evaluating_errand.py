@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from served import enrolled, make_study, served
 from tiny_runs import ENCODERS
 
@@ -89,6 +90,37 @@ def test_counts_lie_in_the_outbox_and_nothing_else(site: SiteFolder) -> None:
     assert (update.delta, update.metrics, update.round) == ({}, {}, 2)
     assert min(counts(update)) >= 10
     assert sum(counts(update)) == 30  # a quarter of each class
+
+
+def outlined(folder: Path, count: int = 80) -> Path:
+    """Return a table of pictures, one a patient: half have a bright square, which is the mask."""
+    generator = np.random.default_rng(1)
+    rows = ["path,patient,mask"]
+    for number in range(count):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:12, 4:12] = number % 2
+        image = (generator.integers(0, 90, (16, 16)) + 150 * mask).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        np.save(folder / f"{number}.npy", mask)
+        rows.append(f"{number}.png,p{number},{number}.npy")
+    path = folder / "table.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_of_a_segmentation_the_dice_of_enough_patients_is_told(site: SiteFolder) -> None:
+    (site.folder / "drawn").mkdir()
+    add(site.folder, "ward", outlined(site.folder / "drawn"), replace=True)
+    run = asking(task={"name": "segmentation", "width": 4}, classes=["lesion"])
+
+    asked = errand(site, run)
+    told(site, asked)
+
+    plain = read_evaluation(kept(site, asked).description, 1, 10)
+    (one,) = plain["tallies"]
+    images = {side: sum(n for *_, n in one[side]) for side in ("positives", "negatives")}
+    assert sum(images.values()) <= 20  # a quarter of all who have a mask, empty or not
+    assert min(n for side in images for *_, n in one[side]) >= 10
 
 
 def test_the_hospital_s_own_limit_holds_whatever_the_run_says(site: SiteFolder) -> None:

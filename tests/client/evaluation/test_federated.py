@@ -54,6 +54,40 @@ def test_every_count_of_each_finding_is_of_enough_patients(seed: int, smallest: 
                 assert len(np.unique(patients[inside])) >= smallest
 
 
+@given(seed=st.integers(0, 200), smallest=st.integers(2, 12))
+@settings(deadline=None, max_examples=25)
+def test_every_count_of_each_structure_is_of_enough_patients(seed: int, smallest: int) -> None:
+    generator = np.random.default_rng(seed)
+    patients = generator.integers(0, 45, 90)
+    asked = exam(["x"] * 90, patients.tolist(), ["x"], "multiclass")
+    lacks = generator.random((90, 2)) < 0.3
+    dice = np.where(lacks, generator.random((90, 2)) < 0.5, generator.beta(4, 2, (90, 2)))
+    answers: Answers = {"dice_NC": dice, "empty_NC": lacks}
+
+    plain = read_evaluation(told(answers, asked, smallest=smallest), 2, smallest)
+
+    assert plain["tallies"]
+    for one in plain["tallies"]:
+        step_N = step_of(dice[:, one["kind"]])
+        without = lacks[:, one["kind"]]
+        for cells, mine in ((one["positives"], ~without), (one["negatives"], without)):
+            for first, after, images in cells:
+                inside = mine & (first <= step_N) & (step_N < after)
+                assert images == inside.sum()
+                assert len(np.unique(patients[inside])) >= smallest
+
+
+def test_a_structure_that_few_patients_have_is_not_told_of() -> None:
+    asked = exam(["x"] * 40, list(range(40)), ["x"], "multiclass")
+    lacks = np.arange(40)[:, None] >= 9  # nine have it
+    answers: Answers = {"dice_NC": lacks.astype(np.float64), "empty_NC": lacks}
+
+    (one,) = read_evaluation(told(answers, asked, smallest=10), 1, 10)["tallies"]
+
+    assert one["positives"] == []
+    assert sum(n for *_, n in one["negatives"]) == 31
+
+
 def test_many_classes_are_told_in_larger_cells_rather_than_in_too_long_a_text() -> None:
     classes = [f"c{n:02d}" for n in range(40)]
     labels, patients = classes * 60, list(range(40 * 60))

@@ -1,5 +1,7 @@
 """Who a hospital holds out of a fine-tuning: some patients of each class, whole, and the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from tiny_runs import tuning
 
 from confrere_client.data.catalog import catalog_of
 from confrere_client.data.images import Images
+from confrere_client.data.masks import Masks
 from confrere_client.finetune.held_out import held_out
 from confrere_client.finetune.lesson import site_lesson
 from confrere_client.source import Record
@@ -27,6 +30,27 @@ def images_of(labels: list[str], patients: list[int]) -> Images:
 
 def names(images: Images, rows: NDArray[np.int64]) -> set[str]:
     return set(images.catalog.names[rows])
+
+
+def test_who_has_a_mask_may_be_held_out_whatever_the_labels_say(tmp_path: Path) -> None:
+    pixels = np.zeros((24, 1, 8, 8), np.uint8)
+    mask = np.ones((8, 8), np.uint8)
+    records = [
+        Record(
+            name=f"i{n:02d}", decode=lambda: pixels[0], patient=f"p{n // 2}",
+            label="a" if n < 6 else "", mask=(lambda: mask) if n < 20 else None,
+        )
+        for n in range(24)
+    ]  # fmt: skip
+    masks = Masks(records=records, home=tmp_path, shape=(8, 8))
+    catalog = catalog_of(records)
+    images = Images(pixels=pixels, catalog=catalog, skipped=(), digest="", masks=masks)
+
+    held = held_out(tuning("segmentation", knobs={"width": 4}, classes=["lesion"]), images)
+
+    owners = set(catalog.patients[held])
+    assert len(owners) == 2  # a quarter of the ten who have one
+    assert owners < set(catalog.patients[:20])
 
 
 @given(

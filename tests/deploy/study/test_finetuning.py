@@ -211,13 +211,19 @@ def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
 
     report = tune(
         run_file, tmp_path / "out", task={"name": "segmentation", "width": 4},
-        run=short(3, floors="none"),
+        evaluation={"min_cell": 2}, run=short(3, floors="none"),
     )  # fmt: skip
 
     figures = report["arms"]["federated"]["figures"]
     assert figures["dice"]["mean"] > 0.4
     assert {"iou", "hd95 over diagonal"} <= figures.keys()
     assert report["data"]["classes"] == ["1"]
+    counted = report["evaluation"]
+    (structure,) = counted["structures"]
+    exact = figures["dice where there is something"]["mean"]
+    assert abs(structure["dice"] - exact) <= structure["error"]
+    assert structure["images"] + structure.get("without", 0) <= report["data"]["test_images"]
+    assert "Dice where it is" in (tmp_path / "out/report.html").read_text()
 
 
 def test_what_outlined_lesions_starts_another_that_does(tiny: Path, tmp_path: Path) -> None:
