@@ -92,7 +92,8 @@ def kept(
 
 def _group(way: Way) -> str:
     """Return what rows that are compared have in common."""
-    return json.dumps({name: fact for name, fact in way.facts.items() if name != "start"})
+    own = ("start", "taken over")
+    return json.dumps({name: fact for name, fact in way.facts.items() if name not in own})
 
 
 def _rows(

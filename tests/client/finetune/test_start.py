@@ -32,7 +32,8 @@ def released(run: Run, folder: Path) -> tuple[Path, Weights]:
 
 
 def segmenting(path: Path, width: int = 4, **changes: Any) -> Run:
-    return tuning("segmentation", knobs={"width": width}, start=str(path), **changes)
+    knobs = {"start": str(path), "start_decoder": True, **changes}
+    return tuning("segmentation", knobs={"width": width}, **knobs)
 
 
 @pytest.mark.parametrize("method", ["medsass", "resection", "maxtree"])
@@ -69,6 +70,14 @@ def test_the_encoder_alone_is_taken_where_that_is_asked_or_the_head_stays(
     _, warm = with_start(segmenting(path, **changes), tmp_path)
 
     assert warm
+    assert all(name.startswith("encoder.") for name in warm)
+
+
+def test_a_decoder_is_taken_over_only_when_asked(tmp_path: Path) -> None:
+    path, _ = released(tiny_run("medsass"), tmp_path)
+
+    _, warm = with_start(tuning("segmentation", knobs={"width": 8}, start=str(path)), tmp_path)
+
     assert all(name.startswith("encoder.") for name in warm)
 
 
