@@ -5,7 +5,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
@@ -16,6 +16,9 @@ from confrere_common.pack import Filed
 
 Weights: TypeAlias = Mapping[str, Tensor]
 """Parameter name -> tensor."""
+
+SMALL = 4096
+"""Entries of a tensor below which calling an operation takes longer than the operation."""
 
 
 def combine(function: Callable[..., Tensor], *many: Weights) -> dict[str, Tensor]:
@@ -35,7 +38,25 @@ def add(left: Weights, right: Weights) -> dict[str, Tensor]:
 
 def subtract(left: Weights, right: Weights) -> dict[str, Tensor]:
     """Return left - right: a site's delta is what it trained minus what it was given."""
+    if left and isinstance(left, dict) and isinstance(right, dict):  # a file's come one by one
+        found = torch._foreach_sub([*left.values()], [right[name] for name in left])
+        return dict(zip(left, found, strict=True))
     return combine(torch.sub, left, right)
+
+
+def lumps(weights: Weights) -> Iterator[Tensor]:
+    """Yield all entries once: large tensors as they are, one at a time, the small ones as one.
+
+    For what looks at every entry and asks for no names: a ResNet has dozens of tiny tensors.
+    """
+    small = []
+    for tensor in weights.values():
+        if tensor.numel() < SMALL:
+            small.append(tensor.reshape(-1))
+        else:
+            yield tensor
+    if small:
+        yield torch.cat(small)
 
 
 def scale(weights: Weights, factor: float) -> dict[str, Tensor]:
@@ -70,7 +91,7 @@ def weights_digest(weights: Weights) -> str:
 
 def finite(weights: Weights) -> bool:
     """Say whether every entry is a finite number."""
-    return all(_finite(tensor) for tensor in weights.values())
+    return all(_finite(tensor) for tensor in lumps(weights))
 
 
 def must_fit(weights: Weights, template: Weights) -> None:

@@ -19,7 +19,7 @@ import torch
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Update
 from confrere_common.limits import Limits
-from confrere_common.weights import Weights, must_fit, must_match, scale
+from confrere_common.weights import Weights, lumps, must_fit, must_match, scale
 
 ROUNDS_LOOKED_BACK = 10
 """Offences and lengths older than this many rounds count no more."""
@@ -120,7 +120,9 @@ def _admitted(update: Update, gate: Gate) -> Verdict:
 def length_of(delta: Weights) -> float:
     """Return the Euclidean norm of an update, in one pass over it."""
     # One by one: an update may lie in a file, and all its tensors together would be a model more.
-    parts = [torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in delta.values()]
+    parts = [torch.linalg.vector_norm(lump, dtype=torch.float64) for lump in lumps(delta)]
+    if len(parts) == 1:
+        return float(parts[0])
     return float(torch.linalg.vector_norm(torch.stack(parts))) if parts else 0.0
 
 
