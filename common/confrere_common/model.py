@@ -8,7 +8,7 @@ from torch import Tensor
 from confrere_common.among import among_others, must_mix
 from confrere_common.config import Run
 from confrere_common.encoder import Encoder, build_encoder
-from confrere_common.errors import ConfigError
+from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.family import Named
 from confrere_common.finetune import Finetune
 from confrere_common.method import METHODS, Method, build_method
@@ -103,6 +103,24 @@ def shared_weights(model: Method) -> dict[str, Tensor]:
     }
 
 
+def first_weights(run: Run, seed: int, warm: Weights) -> dict[str, Tensor]:
+    """Return the shared weights of a run before its first round: *warm* where that has them.
+
+    What stays at the sites they begin with themselves. CheckpointError when *warm* names what the
+    run's model has not: it would be dropped without a word.
+    """
+    model = build_model(run, seed)
+    odd = sorted(warm.keys() - model.state_dict().keys())
+    if odd:
+        raise CheckpointError(
+            f"the weights to start from are of another model: {len(odd)} of their "
+            f"{len(warm)} names are not in it, first {odd[0]!a:.80}. Submit the run again with "
+            "the release that it should start from."
+        )
+    fresh = shared_weights(model)
+    return fresh | {name: tensor.float() for name, tensor in warm.items() if name in fresh}
+
+
 def local_weights(model: Method) -> dict[str, Tensor]:
     """Return copies, on the CPU, of what stays at the site."""
     return {
@@ -131,16 +149,14 @@ def decoder_weights(run: Run, weights: Weights) -> dict[str, Tensor]:
     """Return the U-Net's way up that the run's method or task trains, under a Decoder's own names.
 
     Its last layer is left out: what that tells apart are the run's own classes. Empty where nothing
-    of the kind is trained, or where it stays at the sites.
+    of the kind is trained, or where any of it stays at the sites.
     """
-    parts = outline(run).named_children()
-    starts = [f"{name}." for name, part in parts if isinstance(part, Decoder)]
-    return {
-        name.removeprefix(start): tensor.float()
-        for start in starts
-        for name, tensor in weights.items()
-        if name.startswith(start) and not name.startswith(f"{start}out.")
-    }
+    for start, part in outline(run).named_children():
+        if isinstance(part, Decoder):
+            names = [name for name in part.state_dict() if not name.startswith("out.")]
+            if all(f"{start}.{name}" in weights for name in names):
+                return {name: weights[f"{start}.{name}"].float() for name in names}
+    return {}
 
 
 def whole_encoder(run: Run, weights: Weights) -> dict[str, Tensor]:

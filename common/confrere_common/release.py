@@ -29,7 +29,7 @@ SCHEMA = 1
 """Version of the card's keys."""
 
 DECODER = "decoder.safetensors"
-"""What a segmentation may start from beside the encoder; the encoder's card holds its digest."""
+"""What a segmentation may start from beside encoder.safetensors, whose card holds its digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,10 @@ def save_release(
 
     Return the names of the files.
     """
-    content, beside = views(weights), path.with_name(DECODER)
+    content, beside = views(weights), _beside(path)
     way_up = views(decoder) if decoder else None
     if way_up is not None:
         atomic_write(beside, way_up)
-    else:
-        beside.unlink(missing_ok=True)  # of an older run in the same place
     plain = {
         "schema": SCHEMA,
         "sha256": sha256(content),
@@ -76,7 +74,14 @@ def save_release(
         plain["decoder"] = {"sha256": sha256(way_up)}
     atomic_write(path, content)
     atomic_write(path.with_suffix(".json"), json.dumps(plain, indent=2).encode())
-    return (path.name, path.with_suffix(".json").name, *([DECODER] if way_up is not None else []))
+    if way_up is None:
+        beside.unlink(missing_ok=True)  # of an older run in the same place
+    return (path.name, path.with_suffix(".json").name, *([beside.name] if way_up else []))
+
+
+def _beside(path: Path) -> Path:
+    """Return where the decoder of the encoder at *path* lies: several may share a folder."""
+    return path.with_name(DECODER if path.stem == "encoder" else f"{path.stem}.{DECODER}")
 
 
 def load_release(path: Path, key: Ed25519PublicKey | None = None) -> tuple[Encoder, Card]:
@@ -107,24 +112,32 @@ def load_release(path: Path, key: Ed25519PublicKey | None = None) -> tuple[Encod
     return encoder.eval(), card
 
 
-def load_decoder(path: Path) -> dict[str, Tensor]:
-    """Return the way up that was trained with the encoder at *path*; empty where there is none.
+def load_decoder(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Return the way up that was trained with the encoder at *path*, and its file's SHA-256.
 
-    CheckpointError when it is missing, or is not the one that the encoder's card names.
+    Nothing and None where there is none.
+
+    CheckpointError when it is missing, damaged, or not the one that the encoder's card names.
     """
     card, _ = _read_card(path.with_suffix(".json"))
     if card.decoder is None:
-        return {}
-    beside = path.with_name(DECODER)
+        return {}, None
+    beside = _beside(path)
     try:
         content = beside.read_bytes()
     except OSError as fault:
-        raise CheckpointError(f"{beside} cannot be read: {fault.strerror}.") from None
+        raise CheckpointError(
+            f"{beside} cannot be read: {fault.strerror}. It belongs to {path.name}: copy all three "
+            "files again, or start from the encoder alone (finetune.start_decoder: false)."
+        ) from None
     if hashlib.sha256(content).hexdigest() != card.decoder:
         raise CheckpointError(
-            f"{DECODER} is not the file that {path.stem}.json describes: copy all three again."
+            f"{beside.name} is not the file that {path.stem}.json describes: copy all three again."
         )
-    return load(content)
+    try:
+        return load(content), card.decoder
+    except SafetensorError as fault:
+        raise CheckpointError(f"{beside.name} holds no tensors: {fault}") from None
 
 
 def _read_card(path: Path) -> tuple[Card, str]:

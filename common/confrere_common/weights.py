@@ -20,6 +20,9 @@ Weights: TypeAlias = Mapping[str, Tensor]
 SMALL = 4096
 """Entries of a tensor below which calling an operation takes longer than the operation."""
 
+LUMP = 1 << 16
+"""Entries of small tensors that are looked at together."""
+
 
 def combine(function: Callable[..., Tensor], *many: Weights) -> dict[str, Tensor]:
     """Apply *function* to the tensors that share a name; every argument holds the same names."""
@@ -45,23 +48,44 @@ def subtract(left: Weights, right: Weights) -> dict[str, Tensor]:
 
 
 def lumps(weights: Weights) -> Iterator[Tensor]:
-    """Yield all entries once: large tensors as they are, one at a time, the small ones as one.
+    """Yield all entries once: large tensors as they are, one at a time, small ones in lumps.
 
     For what looks at every entry and asks for no names: a ResNet has dozens of tiny tensors.
     """
-    small = []
+    small: list[Tensor] = []
+    held = 0
     for tensor in weights.values():
-        if tensor.numel() < SMALL:
-            small.append(tensor.reshape(-1))
-        else:
+        if tensor.numel() >= SMALL:
             yield tensor
+            continue
+        small.append(tensor.reshape(-1))
+        held += tensor.numel()
+        if held >= LUMP:
+            yield torch.cat(small)
+            small, held = [], 0
     if small:
         yield torch.cat(small)
 
 
-def scale(weights: Weights, factor: float) -> dict[str, Tensor]:
-    """Return weights * factor."""
+def scale(weights: Weights, factor: float) -> Weights:
+    """Return weights * factor; of what lies in a file, each when it is asked for."""
+    if isinstance(weights, Filed):
+        return _Scaled(weights, factor)
     return combine(lambda tensor: tensor * factor, weights)
+
+
+class _Scaled(Mapping[str, Tensor]):
+    def __init__(self, whole: Filed, factor: float) -> None:
+        self.whole, self.factor = whole, factor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.whole[name].mul_(self.factor)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole)
+
+    def __len__(self) -> int:
+        return len(self.whole)
 
 
 def norm(weights: Weights) -> float:
@@ -119,6 +143,8 @@ def must_match(weights: Weights, template: Weights) -> None:
 
 def forms(weights: Weights) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return name -> shape and type; of what lies in a file, no tensor is read for it."""
+    if isinstance(weights, _Scaled):
+        return forms(weights.whole)
     if isinstance(weights, Filed):
         return {name: (place.shape, place.dtype) for name, place in weights.places.items()}
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights.items()}

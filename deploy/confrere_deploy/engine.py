@@ -21,7 +21,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.exchange import Ask
 from confrere_common.family import Family
 from confrere_common.loading import digest, dump
-from confrere_common.model import build_model, shared_weights
+from confrere_common.model import first_weights
 from confrere_common.weights import Weights
 from confrere_server.masked import Veil
 from confrere_server.rounds import Observe, Study, run_rounds
@@ -68,8 +68,8 @@ class Job:
         found = newest_state(self.folder / "checkpoints", digest=self.digest)
         if found is not None:
             return found
-        fresh = shared_weights(build_model(self.run, self.seed))
-        return ServerState(round=0, weights={**fresh, **self.warm}, step={})
+        weights = first_weights(self.run, self.seed, self.warm)
+        return ServerState(round=0, weights=weights, step={})
 
     def carry(self, ask: Ask, veil: Veil | None = None) -> ServerState:
         """Do the remaining rounds over the transport *ask*, saving after each.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from confrere_common.errors import ExchangeError, RoundError
 from confrere_common.exchange import Update
-from confrere_common.weights import Weights
+from confrere_common.weights import Weights, forms
 
 READ_BYTES = 16 << 20
 """Bytes read from the file at once: long enough for a disk, short beside a model."""
@@ -90,7 +90,9 @@ def lay_down(updates: Iterable[Update], file: RawIOBase) -> Spill:
     rows = 0
     for update in updates:
         if update.images > 0:
-            shapes = shapes or {name: delta.shape for name, delta in update.delta.items()}
+            shapes = shapes or {
+                name: torch.Size(shape) for name, (shape, _) in forms(update.delta).items()
+            }
             _write_row(file, update, tuple(shapes), rows)
             rows += 1
         # While the next update is made, this one must already be gone: else two are held.

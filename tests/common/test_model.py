@@ -5,11 +5,12 @@ import torch
 from tiny_runs import KNOBS, SIDE, noise, tiny_run
 
 from confrere_common.encoder import build_encoder
-from confrere_common.errors import ConfigError
+from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.method import METHODS, Method
 from confrere_common.model import (
     build_model,
     encoder_weights,
+    first_weights,
     input_of,
     load_weights,
     local_weights,
@@ -106,3 +107,25 @@ def test_a_method_that_cannot_train_the_encoder_names_those_it_can() -> None:
         ConfigError, match="'mae' cannot train encoder 'resnet': choose encoder vit"
     ):
         must_suit(run.method, run.encoder)
+
+
+@pytest.mark.parametrize("personal", [[], ["encoder.stem.*"]])
+def test_a_run_begins_with_what_it_starts_from_but_for_what_stays(personal: list[str]) -> None:
+    run = tiny_run(federation={"personal": personal})
+    whole = build_model(run, seed=9).state_dict()
+    warm = {name: tensor for name, tensor in whole.items() if name.startswith("encoder.")}
+
+    first = first_weights(run, 3, warm)
+
+    fresh = shared_weights(build_model(run, seed=3))
+    assert first.keys() == fresh.keys()
+    assert bool(personal) == any(name not in first for name in warm)
+    assert same(first, {name: warm.get(name, tensor) for name, tensor in fresh.items()})
+
+
+def test_a_start_that_names_what_the_model_has_not_is_refused() -> None:
+    run = tiny_run()
+    bare = encoder_weights(shared_weights(build_model(run, seed=9)))  # not under the run's names
+
+    with pytest.raises(CheckpointError, match=r"of another model: \d+ of their \d+ names"):
+        first_weights(run, 3, bare)

@@ -11,10 +11,11 @@ from confrere_common.exchange import Update
 from confrere_common.family import Named
 from confrere_common.limits import Limits
 from confrere_common.pack import Filed, views
-from confrere_server.admission import Gate, judged
+from confrere_common.weights import forms
+from confrere_server.admission import Gate, Repute, judged
 from confrere_server.rule import RULES
 
-WEIGHTS = {f"layer-{number}": torch.full((64, 8), 0.1 * number) for number in range(12)}
+WEIGHTS = {f"layer-{number}": torch.full((64, 80), 0.1 * number) for number in range(12)}
 
 
 @pytest.fixture
@@ -48,6 +49,22 @@ def test_an_update_in_a_file_is_judged_one_tensor_at_a_time(
 
     assert not verdict.fault
     assert len(most) == len(WEIGHTS)  # read once, for its length
+    assert max(most) <= 2
+
+
+def test_one_that_is_clipped_is_shortened_one_tensor_at_a_time(
+    most: list[int], tmp_path: Path
+) -> None:
+    usual = Repute(lengths=(1.0,))
+    gate = Gate(template=WEIGHTS, limits=Limits(norm_ratio=None, clip_ratio=2.0), repute=usual)
+
+    update = judged(filed(tmp_path / "a", "a"), gate).update
+
+    assert update is not None
+    forms(update.delta)
+    parts = [tensor.square().sum() for tensor in update.delta.values()]
+    assert float(torch.stack(parts).sum().sqrt()) == pytest.approx(2.0)
+    assert len(most) == 2 * len(WEIGHTS)  # for its length, and to be folded
     assert max(most) <= 2
 
 

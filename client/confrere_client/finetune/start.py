@@ -1,6 +1,7 @@
 """Where fine-tuning starts from: a release that fits the run, known by its encoder's digest."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.model import input_of, outline, task_of
 from confrere_common.parts.decoder import Decoder
 from confrere_common.release import DECODER, load_decoder, load_release
+
+WITHOUT = "start_decoder: false starts from the encoder alone."
 
 
 def with_start(run: Run, folder: Path) -> tuple[Run, dict[str, Tensor]]:
@@ -33,35 +36,51 @@ def with_start(run: Run, folder: Path) -> tuple[Run, dict[str, Tensor]]:
         )
     _must_be_alike(run, encoder, path.name)
     weights = {f"encoder.{name}": tensor.float() for name, tensor in encoder.state_dict().items()}
-    weights |= way_up(run, path)
-    return replace(run, finetune=replace(task, start=None, start_digest=digest)), weights
+    up, its_digest = way_up(run, path)
+    known = replace(task, start=None, start_digest=digest, start_decoder_digest=its_digest)
+    return replace(run, finetune=known), weights | up
 
 
-def way_up(run: Run, path: Path) -> dict[str, Tensor]:
-    """Return what the run's decoder starts from, of the release whose encoder lies at *path*.
+def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Return what the run's decoder starts from, and the SHA-256 of the file that holds it.
 
-    Empty where the release has none, or the run has none that travels or wants none. ConfigError
-    when they are of different widths.
+    It lies beside the encoder at *path*. Nothing and None where the run asks for none; ConfigError
+    where it cannot have what it asks for, CheckpointError where that is another than it names.
     """
     task = task_of(run)
-    if task is None or not task.start_decoder or task.head == "local":
-        return {}
+    if task is None or not task.start_decoder:
+        return {}, None
     parts = dict(outline(run).named_children())
     head = next((name for name, part in parts.items() if isinstance(part, Decoder)), None)
-    if head is None:
-        return {}
-    given, due = load_decoder(path), parts[head].state_dict()
-    for name, tensor in given.items():
-        if name not in due or due[name].shape != tensor.shape:
-            shape = tuple(due[name].shape) if name in due else "nothing"
-            raise ConfigError(
-                [
-                    f"finetune.start: {DECODER} is of another width than the run's: '{name}' is "
-                    f"{tuple(tensor.shape)} there, {shape} here. Set finetune.task.width to that "
-                    "of its training, or start_decoder: false to start from the encoder alone."
-                ]
-            )
-    return {f"{head}.{name}": tensor.float() for name, tensor in given.items()}
+    if head is None or task.head == "local":
+        fault = f"task '{task.task.name}' with head: {task.head} has none that travels"
+        raise ConfigError([f"finetune.start_decoder: {fault}. {WITHOUT}"])
+    given, digest = load_decoder(path)
+    if digest is None:
+        raise ConfigError([f"finetune.start_decoder: {path.name} came with none. {WITHOUT}"])
+    if task.start_decoder_digest not in (None, digest):
+        raise CheckpointError(
+            f"the decoder beside {path.name} has the SHA-256 {digest[:16]}..., and "
+            f"finetune.start_decoder_digest is {str(task.start_decoder_digest)[:16]}...: bring the "
+            "file that the run was written for."
+        )
+    _must_be_as_wide(given, parts[head].state_dict())
+    return {f"{head}.{name}": tensor.float() for name, tensor in given.items()}, digest
+
+
+def _must_be_as_wide(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    due = {name: tensor.shape for name, tensor in own.items() if not name.startswith("out.")}
+    shapes = {name: tensor.shape for name, tensor in given.items()}
+    odd = sorted(name for name in due.keys() | shapes.keys() if due.get(name) != shapes.get(name))
+    if odd:
+        there, here = (tuple(one[odd[0]]) if odd[0] in one else "nothing" for one in (shapes, due))
+        raise ConfigError(
+            [
+                f"finetune.start_decoder: {DECODER} is of another width than the run's: "
+                f"'{odd[0]}' is {there} there, {here} here. Set finetune.task.width to that of its "
+                f"training. {WITHOUT}"
+            ]
+        )
 
 
 def _must_be_alike(run: Run, given: Encoder, name: str) -> None:

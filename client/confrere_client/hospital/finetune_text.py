@@ -31,7 +31,10 @@ def learning(task: Finetune) -> Iterator[Row]:
     named = printable(", ".join(task.classes or ()), 300)
     yield f"{marks} used", f"{share}; classes: {named or 'none'}. Images without are not used."
     start = task.start_digest
-    yield "starts from", f"an encoder with the SHA-256 {start[:16]}..." if start else "scratch"
+    whence = f"an encoder with the SHA-256 {start[:16]}..." if start else "scratch"
+    if task.start_decoder_digest:
+        whence += f", and a decoder with {task.start_decoder_digest[:16]}..."
+    yield "starts from", whence
     head = "stays here: the encoder alone is joined" if task.head == "local" else "leaves too"
     yield "head", f"{head}."
 

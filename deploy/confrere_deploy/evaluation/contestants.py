@@ -12,7 +12,7 @@ from confrere_common.loading import parse_run
 from confrere_common.release import load_release
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.study.finetuning import must_finetune
-from confrere_deploy.study.warm import started_from
+from confrere_deploy.study.warm import NO_START, started_from
 
 WEIGHTS = "encoder.safetensors"
 SCRATCH, FROZEN = "scratch", "frozen"
@@ -107,7 +107,10 @@ def _from_scratch(started: Sequence[tuple[str, Run]]) -> dict[str, Run]:
     kinds = [run.encoder.name for _, run, _ in first]
     return {
         kind if kinds.count(kind) == 1 else f"{kind} as {name}": replace(
-            run, finetune=replace(must_finetune(run), start=None, start_digest=None)
+            run,
+            finetune=replace(
+                must_finetune(run), start=None, start_digest=None, start_decoder_digest=None
+            ),
         )
         for (name, run, _), kind in zip(first, kinds, strict=True)
     }
@@ -117,7 +120,7 @@ def _without_start(plain: Mapping[str, Any]) -> dict[str, Any]:
     section: Any = plain.get("finetune")
     if not isinstance(section, Mapping):
         return dict(plain)
-    return {**plain, "finetune": {**section, "start": None, "start_digest": None}}
+    return {**plain, "finetune": {**section, **NO_START}}
 
 
 def _own_start(plain: Mapping[str, Any], folder: Path) -> list[Path]:

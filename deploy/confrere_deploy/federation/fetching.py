@@ -15,6 +15,7 @@ from confrere_common.codes import CODES, sentence_of
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.pki.keys import signing_public
+from confrere_common.release import DECODER
 from confrere_common.wire import HEAD
 from confrere_deploy.description.report import write_described_report
 from confrere_deploy.federation.federal_report import write_federal_report
@@ -36,6 +37,8 @@ def fetch(workspace: Workspace, folder: Folder, target: Path) -> list[Path]:
         )
     target.mkdir(parents=True, exist_ok=True)
     run = folder.order.parsed()
+    for name in (DECODER, "task.safetensors", "task.json"):  # of an older run in the same place
+        (target / name).unlink(missing_ok=True)
     copied = [
         Path(shutil.copy2(folder.path / name, target / name))
         for name in (*_sealed(folder), RELEASE)

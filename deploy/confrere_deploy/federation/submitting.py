@@ -135,5 +135,5 @@ def warm_weights(run: Run, release: Path | None) -> bytes:
     if odd:
         fault = f"{release.name} is another encoder than the run's: they differ at '{odd[0]}'."
         raise ConfigError([fault], f"run '{run.name}'")
-    named = {f"encoder.{name}": given[name] for name in due} | way_up(run, release)
+    named = {f"encoder.{name}": given[name] for name in due} | way_up(run, release)[0]
     return save({name: tensor.contiguous() for name, tensor in named.items()})

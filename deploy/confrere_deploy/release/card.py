@@ -131,7 +131,7 @@ def _limits(privacy: Any, tables: Mapping[str, Any], report: Mapping[str, Any]) 
 
 
 def _provenance(training: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
-    parents = [training.get(key) for key in ("warm_start", "start")]
+    parents = [training.get(key) for key in ("warm_start", "start", "start_decoder")]
     return {
         "study": training.get("study"),
         "run": training.get("run") or report.get("name"),

@@ -27,7 +27,7 @@ COORDINATOR = "coordinator.pub"
 TASK = ("task.safetensors", "task.json")
 """What a fine-tuning leaves beside its encoder: the whole network, and the run that made it."""
 KEPT = (
-    ENCODER, "encoder.json", DECODER, SEALED, COORDINATOR, *TASK,
+    ENCODER, "encoder.json", SEALED, COORDINATOR, *TASK,
     "rounds.json", "report.json", "report.html",
 )  # fmt: skip
 """What is taken over from a run's folder, where it is there."""
@@ -55,14 +55,15 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
     """
     _must_be_free(out)
     encoder, _ = load_release(source / ENCODER)
-    load_decoder(source / ENCODER)  # whether it is the one that the card names
+    _, decoder = load_decoder(source / ENCODER)
+    kept = (*KEPT, DECODER) if decoder else KEPT
     sealed = verify_release(source, source / COORDINATOR) if (source / SEALED).exists() else {}
     report = _json(source / "report.json") if (source / "report.json").exists() else {}
     card: dict[str, Any] = {}
 
     def fill(folder: Path) -> None:
         folder.chmod(0o755)  # it is to be given away
-        for name in KEPT:
+        for name in kept:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         portable = write_portable(encoder, folder, wishes.formats)

@@ -173,8 +173,8 @@ def _plan(lecture: Lecture) -> Table:
     )
     table = plan.plan(lecture.run, lecture.images, lecture.sites, held)
     start = f"encoder {task.start_digest[:16]}" if task.start_digest else "from scratch"
-    if any(not name.startswith("encoder.") for name in lecture.warm):
-        start += " and its decoder"
+    if task.start_decoder_digest:
+        start += f" and its decoder {task.start_decoder_digest[:16]}"
     table.add_row("mode, start", f"{task.mode}, {start}")
     table.add_row("labels", f"{task.labels} of each class's patients, sampling {task.sampling}")
     if task.classes:
@@ -198,6 +198,7 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
         "seed": run.seeds[0],
         "task": report.task,
         "start": lecture.finetune.start_digest,
+        "start_decoder": lecture.finetune.start_decoder_digest,
         "rounds": arm.best,
         "results": plain(report)["arms"],
         "version": report.version,

@@ -6,6 +6,9 @@ from typing import Any
 
 from confrere_common.release import load_release
 
+NO_START = {"start": None, "start_digest": None, "start_decoder_digest": None}
+"""What section ``finetune`` says of a start where there is none."""
+
 
 def started_from(plain: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return plain values of a run that starts from the encoder at *path*, whatever they named."""
@@ -14,5 +17,5 @@ def started_from(plain: Mapping[str, Any], path: Path) -> dict[str, Any]:
     data = {**held, "channels": card.channels} if isinstance(held, Mapping) else held
     section: Any = plain.get("finetune")
     own = section if isinstance(section, Mapping) else {}
-    started = {**own, "start": str(path.resolve()), "start_digest": None}
+    started = {**own, **NO_START, "start": str(path.resolve())}
     return {**plain, "encoder": card.encoder.as_dict(), "data": data, "finetune": started}

@@ -1,5 +1,7 @@
 """Fine-tuning starts from the encoder of a release, and segmentation from its decoder as well."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import tiny_run, tuning
 
-from confrere_client.finetune.start import way_up, with_start
+from confrere_client.finetune.start import with_start
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.model import (
@@ -15,6 +17,7 @@ from confrere_common.model import (
     decoder_weights,
     input_of,
     shared_weights,
+    task_of,
     whole_encoder,
 )
 from confrere_common.release import DECODER, Card, save_release
@@ -36,7 +39,13 @@ def segmenting(path: Path, width: int = 4, **changes: Any) -> Run:
     return tuning("segmentation", knobs={"width": width}, **knobs)
 
 
-@pytest.mark.parametrize("method", ["medsass", "resection", "maxtree"])
+def digest_of(run: Run) -> str | None:
+    task = task_of(run)
+    assert task is not None
+    return task.start_decoder_digest
+
+
+@pytest.mark.parametrize("method", ["medsass", "resection", "maxtree", "spark"])
 def test_segmentation_starts_from_the_decoder_too(method: str, tmp_path: Path) -> None:
     path, trained = released(tiny_run(method), tmp_path)
 
@@ -59,42 +68,65 @@ def test_a_segmentation_starts_from_an_earlier_one(tmp_path: Path) -> None:
     assert not any(".out." in name for name in warm)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"start_decoder": False}, {"head": "local"}, {"start_decoder": False, "width": 8}]
-)
-def test_the_encoder_alone_is_taken_where_that_is_asked_or_the_head_stays(
-    changes: dict[str, Any], tmp_path: Path
-) -> None:
-    path, _ = released(tiny_run("medsass"), tmp_path)
-
-    _, warm = with_start(segmenting(path, **changes), tmp_path)
-
-    assert warm
-    assert all(name.startswith("encoder.") for name in warm)
-
-
 def test_a_decoder_is_taken_over_only_when_asked(tmp_path: Path) -> None:
     path, _ = released(tiny_run("medsass"), tmp_path)
 
-    _, warm = with_start(tuning("segmentation", knobs={"width": 8}, start=str(path)), tmp_path)
+    run, warm = with_start(tuning("segmentation", knobs={"width": 8}, start=str(path)), tmp_path)
 
+    assert warm
     assert all(name.startswith("encoder.") for name in warm)
+    assert digest_of(run) is None
 
 
-def test_other_tasks_and_other_methods_have_no_decoder_to_start_from(tmp_path: Path) -> None:
+def test_a_decoder_is_refused_where_it_would_go_nowhere(tmp_path: Path) -> None:
     path, _ = released(tiny_run("medsass"), tmp_path)
-    assert way_up(tuning(start=str(path)), path) == {}
+    classing = tuning(start=str(path), start_decoder=True)
 
-    path, _ = released(tiny_run("simclr"), tmp_path)
+    for run in (classing, segmenting(path, head="local")):
+        with pytest.raises(ConfigError, match=r"has none that travels\. start_decoder: false"):
+            with_start(run, tmp_path)
+
+
+@pytest.mark.parametrize("personal", [(), ("decoder.levels.*",)])
+def test_a_release_without_a_whole_decoder_is_told_of(
+    personal: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tiny_run("medsass", federation={"personal": list(personal)}) if personal else tiny_run()
+    path, _ = released(run, tmp_path)
+
     assert not (tmp_path / DECODER).exists()
-    assert way_up(segmenting(path), path) == {}
+    with pytest.raises(ConfigError, match=r"came with none\. start_decoder: false"):
+        with_start(segmenting(path), tmp_path)
 
 
 def test_a_decoder_of_another_width_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path, _ = released(tiny_run("medsass"), tmp_path)
 
-    with pytest.raises(ConfigError, match=r"finetune\.task\.width .* or start_decoder: false"):
+    with pytest.raises(ConfigError, match=r"finetune\.task\.width .* start_decoder: false"):
         with_start(segmenting(path, width=8), tmp_path)
+
+
+def test_a_decoder_has_its_digest_in_the_run(tmp_path: Path) -> None:
+    path, _ = released(tiny_run("medsass"), tmp_path)
+    run, _ = with_start(segmenting(path), tmp_path)
+    digest = digest_of(run)
+    assert digest == hashlib.sha256((tmp_path / DECODER).read_bytes()).hexdigest()
+
+    again, _ = with_start(segmenting(path, start_decoder_digest=digest), tmp_path)
+    assert digest_of(again) == digest
+    with pytest.raises(CheckpointError, match=r"start_decoder_digest is 0000"):
+        with_start(segmenting(path, start_decoder_digest="0" * 64), tmp_path)
+
+
+def test_what_is_no_tensors_is_refused_though_the_card_names_it(tmp_path: Path) -> None:
+    path, _ = released(tiny_run("medsass"), tmp_path)
+    (tmp_path / DECODER).write_bytes(b"garbage")
+    card = json.loads((tmp_path / "encoder.json").read_bytes())
+    card["decoder"]["sha256"] = hashlib.sha256(b"garbage").hexdigest()
+    (tmp_path / "encoder.json").write_text(json.dumps(card))
+
+    with pytest.raises(CheckpointError, match=r"decoder\.safetensors holds no tensors"):
+        with_start(segmenting(path), tmp_path)
 
 
 def test_a_decoder_that_was_altered_or_lost_is_refused(tmp_path: Path) -> None:
@@ -105,5 +137,5 @@ def test_a_decoder_that_was_altered_or_lost_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is not the file that encoder\.json describes"):
         with_start(segmenting(path), tmp_path)
     (tmp_path / DECODER).unlink()
-    with pytest.raises(CheckpointError, match="No such file"):
+    with pytest.raises(CheckpointError, match=r"No such file.*start_decoder: false"):
         with_start(segmenting(path), tmp_path)

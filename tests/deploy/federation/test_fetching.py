@@ -15,7 +15,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.finetune import Finetune
 from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import signing_public
-from confrere_common.release import load_release
+from confrere_common.release import DECODER, load_release
 from confrere_deploy.federation.fetching import checked, fetch, heads_told, rows_of, witness_in
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
@@ -73,14 +73,19 @@ def fetched(workspace: Workspace, run: Run, target: Path) -> tuple[set[str], dic
 def test_a_fine_tuning_leaves_encoder_network_and_how_it_was_scored(
     workspace: Workspace, tmp_path: Path
 ) -> None:
+    older = tmp_path / "out" / DECODER
+    older.parent.mkdir()
+    older.write_bytes(b"of an older run")
+
     names, report = fetched(workspace, tuned(), tmp_path / "out")
 
+    assert not older.exists()
     whole = load((tmp_path / "out/task.safetensors").read_bytes())
     assert {"encoder.safetensors", "task.safetensors", "task.json", "evaluation.json"} <= names
     assert any(name.startswith("head.") for name in whole)
     assert report["kind"] == "finetune"
     assert report["sites"] == [{"site": "north", "images": 9, "classes": {}, "test_patients": 0}]
-    assert "No site told of both sides" in " ".join(report["warnings"])
+    assert "No site told enough of any class" in " ".join(report["warnings"])
     assert (tmp_path / "out/report.html").read_text().count("<section") >= 3
 
 

@@ -148,7 +148,8 @@ def test_a_start_s_digest_goes_out_and_its_path_stays(tmp_path: Path) -> None:
 def test_a_sealed_decoder_starts_the_next_run_as_well(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "study")
     first = tiny_run("medsass")
-    then = replace(tuning("segmentation", knobs={"width": 4}), encoder=first.encoder)
+    then = tuning("segmentation", knobs={"width": 4}, start_decoder=True)
+    then = replace(then, encoder=first.encoder)
     folder = submit(workspace.runs, first)
     weights = shared_weights(build_model(first, 5))
     publish(workspace, folder, ServerState(round=2, weights=weights, step={}), {})

@@ -92,11 +92,19 @@ def test_a_decoder_is_released_with_its_encoder(run: Path, key: Path, tmp_path: 
     export(run, tmp_path / "release", KEY, Wishes())
 
     assert verify(tmp_path / "release", key).startswith("sound")
-    found = load_decoder(tmp_path / "release/encoder.safetensors")
+    found, _ = load_decoder(tmp_path / "release/encoder.safetensors")
     assert torch.equal(found["skips.0.weight"], torch.ones(2, 3))
     (run / DECODER).write_bytes(b"another")
     with pytest.raises(CheckpointError, match=r"is not the file that encoder\.json describes"):
         export(run, tmp_path / "other", KEY, Wishes())
+
+
+def test_a_decoder_that_the_card_does_not_name_is_not_signed(run: Path, tmp_path: Path) -> None:
+    (run / DECODER).write_bytes(b"of another run")
+
+    export(run, tmp_path / "release", KEY, Wishes())
+
+    assert not (tmp_path / "release" / DECODER).exists()
 
 
 def test_the_card_reads_as_a_page(run: Path, tmp_path: Path) -> None:
