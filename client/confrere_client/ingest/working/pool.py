@@ -87,11 +87,26 @@ class _Hand:
 
     length: int = 0
     ended: int = 0
+    seen: int = 0
+    """Tasks that it had begun when that was last looked at."""
+
     heard: float = 0.0
+    """When it last spoke, or was seen to have begun another task."""
 
     def late(self) -> bool:
-        limit_s = max((task.limit_s for task in self.tasks), default=0.0)
-        return bool(self.tasks) and time.monotonic() - self.heard > limit_s
+        """Say whether the task that it is at takes longer than that may."""
+        begun = self._begun()
+        if begun != self.seen:
+            self.seen, self.heard = begun, time.monotonic()
+        if not self.tasks:
+            return False
+        limit_s = self.tasks[self.at_work()].limit_s
+        if begun <= self.ended:  # it has only just started, and is still loading its readers
+            limit_s = max(task.limit_s for task in self.tasks)
+        return time.monotonic() - self.heard > limit_s
+
+    def _begun(self) -> int:
+        return int.from_bytes(self.begun[:], sys.byteorder)
 
     def takes(self, task: Task) -> bool:
         """Say whether it may hold *task* beside those that it holds."""
@@ -124,8 +139,7 @@ class _Hand:
 
     def at_work(self) -> int:
         """Return which of its tasks it was at; those before were done, but not told of."""
-        begun = int.from_bytes(self.begun[:], sys.byteorder)
-        return min(max(begun - self.ended - 1, 0), len(self.tasks) - 1)
+        return min(max(self._begun() - self.ended - 1, 0), len(self.tasks) - 1)
 
     def end(self) -> None:
         self.line.close()
