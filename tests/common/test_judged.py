@@ -36,7 +36,7 @@ def test_a_run_is_evaluated_at_its_end_and_every_so_often() -> None:
     "run",
     [
         tuning(evaluation=None),
-        tuning("segmentation"),
+        tuning("retrieval"),
         tiny_run(),
         replace(tuning(missing="keep"), privacy=Privacy(epsilon=8.0, delta=1e-5)),
     ],

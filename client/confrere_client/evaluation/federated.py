@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.evaluation.enough import told_apart, told_whole
 from confrere_client.evaluation.shared import Answer, answer, cells
 from confrere_client.finetune import classification
 from confrere_client.finetune.judge import Answers, Exam
@@ -29,8 +30,10 @@ class NothingToScore(DataError):  # noqa: N818  (the code says it better)
 def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
     """Return what leaves a site: how many images of each class score in which range.
 
-    Guarantee: that of ``shared.answer`` for exclusive classes; of several findings or structures,
-    each is told as if it were the only one. Where that is too long a text, cells are made larger.
+    Guarantee: that of ``shared.answer`` for exclusive classes; findings and structures are told of
+    whole, and only as ``enough.told_whole`` allows: each count is of *smallest* patients at least,
+    all add up to the same images, and so does what the side of one has more than that of another
+    that lies within it. Where that is too long a text, cells are made larger.
     """
     least = smallest
     tell = _structures if "dice_NC" in answers else _classes
@@ -53,7 +56,9 @@ def _classes(answers: Answers, exam: Exam, smallest: int) -> Answer:
 def _structures(answers: Answers, exam: Exam, smallest: int) -> Answer:
     """Return the tally of each structure's Dice, of images that have it and of those that lack it.
 
-    The Dice of an image without the structure is 1 where nothing was marked, else 0.
+    Where a few patients have it, or lack it, neither is told: one side is all images less the
+    other, and all images are what any other structure's sides add up to. The Dice of an image
+    without the structure is 1 where nothing was marked, else 0.
     """
     step_NC = step_of(np.asarray(answers["dice_NC"], np.float64))
     lacks_NC = np.asarray(answers["empty_NC"], bool)
@@ -62,12 +67,15 @@ def _structures(answers: Answers, exam: Exam, smallest: int) -> Answer:
     def side(kind: int, mine_N: NDArray[np.bool_]) -> tuple[Cell, ...]:
         return cells(step_NC[mine_N, kind], patients_N[mine_N], smallest)
 
-    tallies = (
-        ClassTally(kind=kind, positives=side(kind, ~lacks_N), negatives=side(kind, lacks_N))
-        for kind, lacks_N in enumerate(lacks_NC.T)
+    tallies = tuple(
+        ClassTally(
+            kind=kind,
+            positives=side(kind, ~lacks_NC[:, kind]),
+            negatives=side(kind, lacks_NC[:, kind]),
+        )
+        for kind in told_whole(~lacks_NC, patients_N, smallest)
     )
-    told = tuple(one for one in tallies if one.positives or one.negatives)
-    return Answer(classes=lacks_NC.shape[1], smallest=smallest, tallies=told)
+    return Answer(classes=lacks_NC.shape[1], smallest=smallest, tallies=tallies)
 
 
 def _findings(
@@ -76,13 +84,14 @@ def _findings(
     patients_N: NDArray[np.int64],
     smallest: int,
 ) -> Answer:
-    """Return the tally of each finding against its absence, where either is known."""
+    """Return the tally of each finding against its absence, where all are known."""
+    rows = np.flatnonzero((labels_NK >= 0).all(axis=1))
+    labels_NK, patients_N, scores_NK = labels_NK[rows], patients_N[rows], scores_NK[rows]
 
     def each() -> Iterator[ClassTally]:
-        for kind in range(scores_NK.shape[1]):
-            rows = np.flatnonzero(labels_NK[:, kind] >= 0)
-            mine = scores_NK[rows, kind]
-            truth = Truth(labels=labels_NK[rows, kind], patients=patients_N[rows])
+        for kind in told_apart(labels_NK == 1, patients_N, smallest):
+            mine = scores_NK[:, kind]
+            truth = Truth(labels=labels_NK[:, kind], patients=patients_N)
             found = answer(np.stack([1 - mine, mine], axis=1), truth, smallest=smallest)
             yield from (replace(one, kind=kind) for one in found.tallies)
 

@@ -1,6 +1,10 @@
-"""``federated.told``: "Guarantee: that of ``shared.answer`` for exclusive classes; of several
-findings, each is told as if it were the only one."
+"""``federated.told``: "Guarantee: that of ``shared.answer`` for exclusive classes; findings and
+structures are told of whole, and only as ``enough.told_whole`` allows: each count is of *smallest*
+patients at least, all add up to the same images, and so does what the side of one has more than
+that of another that lies within it."
 """
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -77,15 +81,65 @@ def test_every_count_of_each_structure_is_of_enough_patients(seed: int, smallest
                 assert len(np.unique(patients[inside])) >= smallest
 
 
-def test_a_structure_that_few_patients_have_is_not_told_of() -> None:
+@pytest.mark.parametrize("few", [slice(None, 9), slice(9, None)])
+def test_a_structure_that_few_patients_have_or_lack_is_not_told_of(few: slice) -> None:
     asked = exam(["x"] * 40, list(range(40)), ["x"], "multiclass")
-    lacks = np.arange(40)[:, None] >= 9  # nine have it
+    lacks = np.ones((40, 2), bool)
+    lacks[few, 0] = False
+    lacks[:20, 1] = False
     answers: Answers = {"dice_NC": lacks.astype(np.float64), "empty_NC": lacks}
 
-    (one,) = read_evaluation(told(answers, asked, smallest=10), 1, 10)["tallies"]
+    (one,) = read_evaluation(told(answers, asked, smallest=10), 2, 10)["tallies"]
 
-    assert one["positives"] == []
-    assert sum(n for *_, n in one["negatives"]) == 31
+    assert one["kind"] == 1  # its forty images less 31 would be the nine
+
+
+def test_of_an_organ_and_a_lesion_in_nearly_all_who_have_it_one_alone_is_told_of() -> None:
+    asked = exam(["x"] * 60, list(range(60)), ["x"], "multiclass")
+    lacks = np.arange(60)[:, None] >= np.array([31, 30, 20])  # one has the organ without the lesion
+    answers: Answers = {"dice_NC": lacks.astype(np.float64), "empty_NC": lacks}
+
+    tallies = read_evaluation(told(answers, asked, smallest=10), 3, 10)["tallies"]
+
+    assert [one["kind"] for one in tallies] == [0, 2]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    smallest=st.integers(2, 12),
+    kind=st.sampled_from(["structures", "findings"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_difference_of_what_is_told_is_of_a_few_patients(
+    seed: int, smallest: int, kind: str
+) -> None:
+    """Guarantee: "all add up to the same images, and so does what the side of one has more than
+    that of another that lies within it."
+    """
+    generator = np.random.default_rng(seed)
+    patients = generator.integers(0, 40, 60)
+    has = generator.random((60, 5)) < generator.choice([0.02, 0.1, 0.3, 0.5, 0.9, 0.98], 5)
+    has[:, 1] &= has[:, 0]  # as a lesion lies in an organ
+    has[:, 4] |= ~has[:, 3]
+    names = [f"f{n}" for n in range(5)]
+    labels = ["|".join(n for n, mine in zip(names, row, strict=True) if mine) for row in has]
+    asked = exam([label or "none" for label in labels], patients.tolist(), names, "multilabel")
+    scores = generator.random((60, 5))
+    answers: Answers = {"dice_NC": scores, "empty_NC": ~has}
+    if kind == "findings":
+        answers = {"scores_NK": scores}
+
+    tallies = read_evaluation(told(answers, asked, smallest=smallest), 5, smallest)["tallies"]
+
+    sides = []
+    for one in tallies:
+        mine = has[:, one["kind"]]
+        for cells, inside in ((one["positives"], mine), (one["negatives"], ~mine)):
+            assert sum(n for *_, n in cells) == inside.sum()  # so nothing is left out of a total
+            sides.append(inside)
+    for large, small in product([*sides, np.ones(60, bool)], sides):
+        if not (small & ~large).any():  # a difference of two counts is then a count
+            assert len(np.unique(patients[large & ~small])) not in range(1, smallest)
 
 
 def test_many_classes_are_told_in_larger_cells_rather_than_in_too_long_a_text() -> None:

@@ -91,6 +91,6 @@ def test_who_else_is_there_moves_hardly_anybody() -> None:
     assert len(one - two) <= 1
 
 
-@pytest.mark.parametrize("run", [tuning(evaluation=None), tuning("segmentation")])
+@pytest.mark.parametrize("run", [tuning(evaluation=None), tuning("retrieval")])
 def test_where_nothing_is_scored_nobody_is_held_out(run: object) -> None:
     assert len(held_out(run, images_of(["a"] * 9, list(range(9))))) == 0  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Of what enough patients are known: which structures, findings and classes a site may tell of.
+
+The two sides of every structure, images that have it and images that lack it, add up to the same
+held-out images. So a side that is withheld is what others add up to, less the side that is told: a
+structure is told of whole or not at all. What three or more make out of each other (an organ less
+two kinds of lesion that fill nearly all of it) is not looked at.
+
+Shapes: N images, C structures or findings.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confrere_client.data.images import Images
+from confrere_client.finetune.lesson import Lesson
+from confrere_common.finetune import Finetune
+from confrere_common.task import TASKS
+
+Rows = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+def told_whole(has_NC: Flags, patients_N: NDArray[np.int64], smallest: int) -> Sequence[int]:
+    """Return the structures of which both sides may be told: *has_NC* says which images have them.
+
+    Guarantee: the sides of each hold images of nobody or of *smallest* patients at least; and where
+    a side of one lies within a side of another, so does what the larger has more than the smaller.
+    """
+    told: list[int] = []
+    for kind, has_N in enumerate(has_NC.T):
+        others = [has_N, *(has_NC[:, one] for one in told)]
+        if all(_fit(has_N, other_N, patients_N, smallest) for other_N in others):
+            told.append(kind)
+    return told
+
+
+def told_apart(has_NC: Flags, patients_N: NDArray[np.int64], smallest: int) -> Sequence[int]:
+    """Return what ``told_whole`` does of findings: one that all images have, or none, is left out.
+
+    Its scores would be told apart from nothing.
+    """
+    kinds = np.flatnonzero(has_NC.any(axis=0) & ~has_NC.all(axis=0))
+    return [int(kinds[n]) for n in told_whole(has_NC[:, kinds], patients_N, smallest)]
+
+
+def _fit(one_N: Flags, other_N: Flags, patients_N: NDArray[np.int64], smallest: int) -> bool:
+    """Say whether no count of one side less that of another is of a few patients.
+
+    Of a structure with itself: whether neither of its sides is of a few.
+    """
+    both = {
+        (x, y): len(np.unique(patients_N[(one_N == x) & (other_N == y)]))
+        for x, y in product((True, False), repeat=2)
+    }
+    if one_N is other_N:
+        return all(n == 0 or n >= smallest for n in both.values())
+    # Where nobody has the one without the other, who has the other alone is the counts' difference;
+    # and where nobody has both, or everybody one of them, it is so of one and the other's absence.
+    pairs = [(both[x, y], both[not x, not y]) for x, y in both]
+    return not any(few == 0 and 0 < more < smallest for few, more in pairs)
+
+
+def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> Rows:
+    """Return which of *rows* would count in what a site tells; none where it may tell nothing."""
+    patients_N = images.catalog.patients[rows]
+    lesson = Lesson(images=images, rows=rows, finetune=finetune)
+    if not len(rows):
+        return rows
+    if TASKS.member(finetune.task.name).marks == "mask":
+        return rows if told_whole(_structures(lesson), patients_N, smallest) else rows[:0]
+    if finetune.task.knobs.get("kind") == "multilabel":
+        return rows if told_apart(lesson.findings == 1, patients_N, smallest) else rows[:0]
+    kinds, labels_N = range(len(finetune.classes or ())), lesson.labels
+    large = [k for k in kinds if len(np.unique(patients_N[labels_N == k])) >= smallest]
+    return rows[np.isin(labels_N, large if len(large) > 1 else [])]
+
+
+def _structures(lesson: Lesson) -> Flags:
+    """Return which images have which structure; masks are read one by one, as they may be large."""
+    kinds = np.arange(1, len(lesson.finetune.classes or ()) + 1)
+    every = [
+        np.isin(kinds, np.unique(lesson.known("mask", np.array([n])).numpy()))
+        for n in range(len(lesson))
+    ]
+    return np.array(every, bool).reshape(len(lesson), len(kinds))
