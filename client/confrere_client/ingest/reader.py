@@ -83,6 +83,10 @@ class Exam:
     spacing_mm: tuple[float, ...] = ()
     """[Z] Y X; empty when unknown."""
 
+    centre_mm: tuple[float, ...] = ()
+    """Where the grid's centre lies in the patient, along R A S; empty when unknown. Which way its
+    axes run does not move it."""
+
     source_shape: tuple[int, ...] = ()
     """Shape of what the file holds, where ``picture_px`` made the pixels fewer; empty: theirs."""
 

@@ -13,7 +13,7 @@ from confrere_client.ingest.keeping.shards import FOLDER, Shards
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess import Config
 from confrere_client.ingest.preprocess_plan import Plan
-from confrere_client.ingest.working.masks import LABELS, is_label_map
+from confrere_client.ingest.working.masks import ELSEWHERE, LABELS, is_label_map
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,55 @@ def test_a_label_map_on_another_grid_is_said_and_is_no_image(tmp_path: Path) -> 
 
     assert row["mask"] is None
     assert row["warnings"] == ["mask does not fit its image"]
+
+
+@pytest.mark.parametrize(
+    ("step", "moved", "fits"),
+    [
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), True),
+        ((1.0, 1.0, 1.005), (0.0, 0.4, 0.0), True),  # headers round
+        ((1.0, 1.0, 2.0), (0.0, 0.0, 0.0), False),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 3.0), False),
+    ],
+)
+def test_a_label_map_of_another_spacing_or_place_is_no_mask(
+    step: tuple[float, ...], moved: tuple[float, ...], fits: bool, tmp_path: Path
+) -> None:
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    other = np.diag([*step, 1.0])
+    other[:3, 3] = moved
+    labels = np.zeros((20, 18, 16), np.uint8)
+    labels[5:15, 5:12, 4:12] = 2
+    values = np.random.default_rng(0).normal(100, 30, labels.shape).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "in/a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels, other), tmp_path / "in/a_seg.nii.gz")
+
+    (row,) = prepared(tmp_path)[0].rows()
+
+    assert (row["mask"] is not None) == fits
+    assert row["warnings"] == ([] if fits else [ELSEWHERE])
+
+
+def test_a_label_map_stored_the_other_way_round_lies_where_its_image_does(tmp_path: Path) -> None:
+    labels = np.zeros((20, 18, 16), np.uint8)
+    labels[5:15, 5:12, 4:12] = 2
+    labels[0, 0, 0] = 1
+    values = labels * 100 + np.random.default_rng(0).normal(0, 9, labels.shape)
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0])
+    turned[:3, 3] = (19, 0, 15)
+    (tmp_path / "in").mkdir()
+    scan = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
+    nibabel.save(scan, tmp_path / "in/a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels[::-1, :, ::-1], turned), tmp_path / "in/a_seg.nii.gz")
+
+    dataset, _ = prepared(tmp_path)
+    (row,) = dataset.rows()
+
+    assert row["warnings"] == []
+    shards = Shards(dataset.folder / FOLDER)
+    mask = shards.image(place_of(row["mask"]), tuple(row["shape"][1:]), row["mask"]["dtype"])
+    assert mask[0, 0, 0] == 1
 
 
 def test_one_image_has_one_mask_and_another_is_told(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from confrere_client.ingest.dicom.header import parse
 from confrere_client.ingest.dicom.native import read_native
 from confrere_client.ingest.dicom.pixels import decoded, in_unit, window
 from confrere_client.ingest.reader import Exam, Part, Skipped
-from confrere_client.ingest.shaping.orient import LPS_TO_RAS, affine_of, to_ras
+from confrere_client.ingest.shaping.orient import LPS_TO_RAS, affine_of, centre_of, to_ras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +120,16 @@ def _exam(filled: Filled, part: Part, suffix: str) -> Exam:
         )
     voxels = _even(_upright(voxels, stack), stack)
     spacing: tuple[float, ...] = (stack.step, *(first.spacing or (1.0, 1.0)))
+    centre: tuple[float, ...] = ()
     if first.axes is not None and first.position is not None:
-        voxels, spacing = to_ras(voxels, _affine(stack))
+        affine = _affine(stack)
+        centre = centre_of(affine, voxels.shape[1:])
+        voxels, spacing = to_ras(voxels, affine)
         tags["orientation"] = "RAS"
     return Exam(
         pixels=voxels,
         spacing_mm=spacing,
+        centre_mm=centre,
         tags=tags,
         window=filled.window,
         warnings=stack.warnings,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
 from confrere_client.ingest.reader import HEAD_BYTES, Exam, Part, Reader, Skipped
-from confrere_client.ingest.shaping.orient import flattened, to_ras
+from confrere_client.ingest.shaping.orient import centre_of, flattened, to_ras
 
 GZIP = b"\x1f\x8b"
 DEFLATE = 1_100
@@ -183,18 +183,20 @@ def _exam(image: Any, shape: tuple[int, ...], time: int, suffix: str) -> Exam:
     affine = np.asarray(image.affine, np.float64)
     spacing: tuple[float, ...]
     tags: Mapping[str, str] = {"orientation": "RAS"}
-    warnings = () if _is_placed(image.header) else ("no orientation",)
+    placed, factor = _is_placed(image.header), _millimetres(image.header)
+    warnings = () if placed else ("no orientation",)
+    centre = centre_of(affine, voxels_CZYX.shape[1:]) if placed else ()
     try:
         voxels_CZYX, spacing = to_ras(voxels_CZYX, affine)
     except ValueError:
         zooms = (*image.header.get_zooms(), 1, 1)[:3]
         spacing = tuple(float(abs(step)) for step in reversed(zooms))
-        tags, warnings = {}, ("no orientation",)
+        tags, warnings, centre = {}, ("no orientation",), ()
     pixels, steps = flattened(voxels_CZYX, spacing)
-    factor = _millimetres(image.header)
     return Exam(
         pixels=pixels,
         spacing_mm=tuple(factor * step for step in steps) if min(steps) > 0 else (),
+        centre_mm=tuple(factor * at for at in centre),
         tags=tags,
         warnings=warnings,
         suffix=suffix,

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
 from confrere_client.ingest.metaheader import is_meta, read_meta
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
-from confrere_client.ingest.shaping.orient import LPS_TO_RAS, affine_of, flattened, to_ras
+from confrere_client.ingest.shaping.orient import (
+    LPS_TO_RAS,
+    affine_of,
+    centre_of,
+    flattened,
+    to_ras,
+)
 
 DEFLATE = 1_100
 """No more than so many bytes come out of one deflated byte."""
@@ -116,4 +122,10 @@ def _exam(image: Any, voxels: NDArray[Any], suffix: str) -> Exam:
         np.array(image.GetOrigin()[:3]), directions, np.array(image.GetSpacing()[:3])
     )
     pixels, spacing = flattened(*to_ras(voxels, affine))
-    return Exam(pixels=pixels, spacing_mm=spacing, tags={"orientation": "RAS"}, suffix=suffix)
+    return Exam(
+        pixels=pixels,
+        spacing_mm=spacing,
+        centre_mm=centre_of(affine, voxels.shape[1:]),
+        tags={"orientation": "RAS"},
+        suffix=suffix,
+    )

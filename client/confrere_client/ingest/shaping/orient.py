@@ -43,6 +43,12 @@ def axis_codes(affine: NDArray[np.float64]) -> NDArray[np.int64]:
     return codes
 
 
+def centre_of(affine: NDArray[np.float64], shape_ZYX: tuple[int, ...]) -> tuple[float, ...]:
+    """Return where the centre of a grid lies, along the axes of *affine*."""
+    middle_xyz = [(side - 1) / 2 for side in reversed(shape_ZYX)]
+    return tuple(float(at) for at in affine[:3, :3] @ middle_xyz + affine[:3, 3])
+
+
 def to_ras(
     voxels_CZYX: NDArray[Any], affine: NDArray[np.float64]
 ) -> tuple[NDArray[Any], tuple[float, float, float]]:

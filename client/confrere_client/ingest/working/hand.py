@@ -16,8 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from confrere_client.ingest.finding.archive import Limits, Share, is_archive, unpack
 from confrere_client.ingest.finding.walk import Found, Missed
 from confrere_client.ingest.keeping.shards import DiskFault, Shelf, disk
@@ -28,10 +26,11 @@ from confrere_client.ingest.working.facts import facts_of
 from confrere_client.ingest.working.lettering import may_hold_text, without_text
 from confrere_client.ingest.working.masks import (
     LABELS,
-    MISFIT,
+    Mask,
     fit_mask,
     is_label_map,
     kind_of_labels,
+    misfit,
     read_mask,
 )
 from confrere_client.ingest.working.mouth import Mouth
@@ -68,8 +67,8 @@ class About:
 
     modality: str
     names: tuple[str, ...]
-    mask: Any
-    """Its label map as the file has it; None where no table names one."""
+    mask: Mask | None
+    """Its label map; None where no table names one."""
 
 
 def main() -> None:
@@ -212,24 +211,23 @@ def _parts(plain: list[Said]) -> list[Part]:
     ]
 
 
-def _mask(ask: Said, work: Work) -> Any:
+def _mask(ask: Said, work: Work) -> Mask | None:
     told = ask.get("mask")
     if told is None:
         return None
-    found = read_mask(work.readers[told["reader"]], _parts(told["parts"]), work.options)
-    return np.empty(0) if found is None else found  # it is named, and fits nothing
+    return read_mask(work.readers[told["reader"]], _parts(told["parts"]), work.options)
 
 
 def _keep(exam: Exam, about: About, work: Work) -> Said:
     tagged = replace(exam, tags={"modality": about.modality, **exam.tags})
     clean = without_text(tagged, str(tagged.tags["modality"]), work.plan.burnt_in)
     pixels, record = fit_exam(clean, work.plan, work.shaping)
-    source = (exam.source_shape or exam.pixels.shape)[1:]
-    mask = fit_mask(about.mask, source, record.get("crop"), pixels.shape[1:])
-    if mask is None and about.mask is not None:
-        clean = replace(clean, warnings=(*clean.warnings, MISFIT))
+    fault = misfit(about.mask, exam) if about.mask else ""
+    if fault:
+        clean = replace(clean, warnings=(*clean.warnings, fault))
     facts = facts_of(clean, pixels, about.names)
-    if mask is not None:
+    if about.mask and not fault:
+        mask = fit_mask(about.mask.values_S, record.get("crop"), pixels.shape[1:])
         facts["mask"] = {**vars(work.shelf.put(mask)), "dtype": mask.dtype.name}
     return {
         **facts, **vars(work.shelf.put(pixels)), "suffix": exam.suffix, "patient": exam.patient,

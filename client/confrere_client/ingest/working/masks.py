@@ -4,6 +4,7 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from confrere_client.data.decode import FORMATS
-from confrere_client.ingest.reader import Part, Reader
+from confrere_client.ingest.reader import Exam, Part, Reader
 
 MISFIT = "mask does not fit its image"
+ELSEWHERE = "mask has another spacing or place than its image"
 LABELS = "label map without an image"
 MOST_CLASSES, MOST_COLOURS = 256, 32
 MOST_CHANGES = 0.35
@@ -23,25 +25,58 @@ MOST_CHANGES = 0.35
 SAMPLE = 4096
 
 
-def read_mask(reader: Reader, parts: Sequence[Part], options: Mapping[str, Any]) -> Any:
-    """Return the label map that *parts* hold as whole numbers, its axes S; None if it is none.
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """A label map as its file has it, and where that says it lies."""
+
+    values_S: Any
+    """Whole numbers; None where the file holds none."""
+
+    spacing_mm: tuple[float, ...] = ()
+    centre_mm: tuple[float, ...] = ()
+
+
+def read_mask(reader: Reader, parts: Sequence[Part], options: Mapping[str, Any]) -> Mask:
+    """Return the label map that *parts* hold as whole numbers.
 
     A picture is read as it stands (palette entries are labels), since its levels mean classes.
     """
     if reader.last_resort:
-        return _labels(_stored(parts[0].file))
+        return Mask(values_S=_labels(_stored(parts[0].file)))
     exams = list(reader.load(parts, options))
-    values = exams[0].pixels if len(exams) == 1 else np.empty(0)
-    return _labels(values[0]) if values.ndim in (3, 4) and len(values) == 1 else None
+    if len(exams) != 1 or exams[0].pixels.ndim not in (3, 4) or len(exams[0].pixels) != 1:
+        return Mask(values_S=None)
+    (exam,) = exams
+    return Mask(
+        values_S=_labels(exam.pixels[0]), spacing_mm=exam.spacing_mm, centre_mm=exam.centre_mm
+    )
 
 
-def fit_mask(mask_S: Any, source: tuple[int, ...], crop: Any, shape: tuple[int, ...]) -> Any:
-    """Return a mask of an image of *source* size cut by *crop*, at *shape*; None if it misfits.
+def misfit(mask: Mask, exam: Exam) -> str:
+    """Return why *mask* is none of *exam*, by size or by what both files say of their grids.
+
+    Empty when it may be one: what a file does not say is not held against it. Grids may be a
+    hundredth of a step and half a voxel apart, since headers round.
+    """
+    source = (exam.source_shape or exam.pixels.shape)[1:]
+    if mask.values_S is None or mask.values_S.shape != source:
+        return MISFIT
+    steps = exam.spacing_mm
+    if steps and len(steps) == len(mask.spacing_mm):
+        if not np.allclose(mask.spacing_mm, steps, rtol=0.01, atol=0):
+            return ELSEWHERE
+        if exam.centre_mm and mask.centre_mm:
+            steps_ras = steps[::-1] if len(steps) == 3 else [max(steps)] * 3
+            apart = np.abs(np.subtract(mask.centre_mm, exam.centre_mm)) / steps_ras
+            return ELSEWHERE if apart.max() > 0.5 else ""
+    return ""
+
+
+def fit_mask(mask_S: Any, crop: Any, shape: tuple[int, ...]) -> Any:
+    """Return a mask cut by *crop*, at *shape*.
 
     Nearest neighbour: between two labels there is no third.
     """
-    if mask_S is None or mask_S.shape != source:
-        return None
     cut = mask_S[tuple(slice(*ends) for ends in crop)] if crop else mask_S
     picks = [
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
