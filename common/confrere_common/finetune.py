@@ -37,8 +37,9 @@ class Evaluation:
     """Sites score the joined model on patients whom nobody learned from, and tell counts in cells.
 
     What is held out are the patients that a site's source marks 'test'; where it marks none,
-    data.test_share of each class's patients. Other sites learn nothing of them, nor does anybody
-    see a score.
+    data.test_share of each class's patients, or of those who have a mask. Nobody is held out of
+    whom no count could tell, as they are fewer than min_cell. Other sites learn nothing of them,
+    nor does anybody see a score.
     """
 
     every: Annotated[int, Field(ge=1)] | None = None

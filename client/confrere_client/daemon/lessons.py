@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.data.images import Images, images_of
+from confrere_client.evaluation.enough import scorable
 from confrere_client.evaluation.federated import NothingToScore, told
-from confrere_client.finetune.held_out import held_out
+from confrere_client.finetune.held_out import as_noted, held_out
 from confrere_client.finetune.judge import Exam, judge_of
 from confrere_client.finetune.lesson import marked
+from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import (
     Registered,
@@ -37,8 +39,25 @@ Rows = NDArray[np.int64]
 
 NOBODY: Rows = np.empty(0, np.int64)
 
+NOTE = "held-out.json"
+"""In a run's folder: who is held out of it."""
+
 LOCAL = "local/"
 """Before the names of weights that a site keeps to itself, in its state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a site's policy and its notes say of the images that a run may see."""
+
+    at_most: int | None
+    """Images that may be used."""
+
+    smallest: int | None
+    """Patients that each count of a model's scores holds at least; None where none may leave."""
+
+    note: Path
+    """Who is held out, since the run began here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +83,52 @@ def entry_of(folder: Path, run: Run) -> Registered:
     return entries[chosen(dataset_of(run), entries)]
 
 
+def terms_of(run: Run, policy: Policy, home: Path) -> Terms:
+    """Return the terms of a run whose folder is *home*."""
+    asked = evaluation_of(run)
+    told = asked is not None and lets_evaluate(policy)
+    return Terms(
+        at_most=policy.max_images,
+        smallest=max(asked.min_cell, policy.min_cell) if asked and told else None,
+        note=home / NOTE,
+    )
+
+
 @lru_cache(maxsize=1)
-def shelf(folder: Path, text: str, at_most: int | None) -> Shelf:
-    """Return the data set of the run that is written in *text*."""
+def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
+    """Return the data set of the run that is written in *text*.
+
+    Nobody is held out of whom nothing could be told: that would cost marks and serve no one.
+    """
     run = parse_run(json.loads(text), COMMON_FAMILIES)
     entry = entry_of(folder, run)
-    images = images_for(entry, run, folder / "cache", at_most=at_most)
+    images = images_for(entry, run, folder / "cache", at_most=terms.at_most)
     if evaluation_of(run) is None:
         return Shelf(images=images, held=NOBODY, exam=images, asked=NOBODY)
     apart = open_registered(entry, part="test")
     if records := _listed(apart):
-        exam, held = _sized(apart, run, folder), NOBODY
-        asked = np.arange(len(exam))
-    else:
-        exam, held = images, held_out(run, images)
-        asked, records = held, _listed(open_registered(entry, at_most))
-    asked = _askable(run, entry, exam, asked, records)
-    return Shelf(images=images, held=held, exam=exam, asked=asked)
+        exam = _sized(apart, run, folder)
+        asked = _askable(run, entry, exam, np.arange(len(exam)), records)
+        return Shelf(images=images, held=NOBODY, exam=exam, asked=asked)
+    records = _listed(open_registered(entry, terms.at_most))
+    held = as_noted(
+        run, images, terms.note, lambda: _worth_holding(run, entry, images, records, terms)
+    )
+    asked = _askable(run, entry, images, held, records)
+    return Shelf(images=images, held=held, exam=images, asked=asked)
+
+
+def _worth_holding(
+    run: Run, entry: Registered, images: Images, records: Sequence[Record], terms: Terms
+) -> Rows:
+    """Return all images of the patients to hold out, but for those who could not be told of."""
+    task = task_of(run)
+    if task is None or terms.smallest is None:
+        return NOBODY
+    held = held_out(run, images)
+    useful = scorable(task, images, _askable(run, entry, images, held, records), terms.smallest)
+    patients_N = images.catalog.patients
+    return held[np.isin(patients_N[held], patients_N[useful])]
 
 
 def _listed(source: Source) -> Sequence[Record]:
@@ -124,7 +172,10 @@ def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, poli
     if asked is None or not len(lent.asked) or trainer.local.keys() - own.keys():
         raise NothingToScore("nobody here is held out for this task, or it has no head here")
     load_weights(model, {**task.weights, **own})
-    exam = Exam(run=run, images=lent.exam, learned=NOBODY, asked=lent.asked, device=trainer.device)
+    exam = Exam(
+        run=run, images=lent.exam, learned=NOBODY, asked=lent.asked, device=trainer.device,
+        counted=True,
+    )  # fmt: skip
     if not isinstance(model, FineTask):
         raise NothingToScore("the run's model is no task")
     answers = judge_of(run).answers(model.eval(), exam)

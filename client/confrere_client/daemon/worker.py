@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from confrere_client.daemon.consent import against_evaluation, too_fine
 from confrere_client.daemon.errand import read_delivery, read_spooled
-from confrere_client.daemon.lessons import entry_of, evaluated, shelf
+from confrere_client.daemon.lessons import Shelf, entry_of, evaluated, shelf, terms_of
 from confrere_client.daemon.outbox import MaskedUpdate, Outbox
 from confrere_client.daemon.veiled import claim, seat_of
 from confrere_client.describing import describe
@@ -98,7 +98,7 @@ class Worker:
             return
         text = dump(run)
         own = Task(run=text, round=task.round, seed=task.seed, weights=task.weights)
-        lent = shelf(self.site.folder, text, policy.max_images)
+        lent = self._shelf(plain["run_id"], run, policy)
         images, learned = site_lesson(run, lent.images, lent.held)
         if len(images) < policy.min_images:
             self.tell(errand=plain["key"], refused="not-enough-images")
@@ -132,6 +132,10 @@ class Worker:
             self._outbox.put_masked(plain["key"], plain["run_id"], said)
         self.tell(errand=plain["key"], done=True)
 
+    def _shelf(self, run_id: str, run: Run, policy: Policy) -> Shelf:
+        terms = terms_of(run, policy, self.site.runs / run_id)
+        return shelf(self.site.folder, dump(run), terms)
+
     def _keepsake(self, run_id: str, text: str) -> Keepsake:
         return Keepsake(folder=self.site.runs / run_id, digest=digest(text), keep=KEEP_ROUNDS)
 
@@ -147,7 +151,7 @@ class Worker:
         path = self.site.runs / plain["run_id"] / f"evaluation-{plain['key']}.json"
         if not path.exists():
             text = dump(run)
-            lent = shelf(self.site.folder, text, policy.max_images)
+            lent = self._shelf(plain["run_id"], run, policy)
             kept = self._keepsake(plain["run_id"], text).load(before=task.round + 1)
             atomic_write(path, evaluated(task, _trainer(text), kept, lent, policy).encode())
         told, policy = path.read_text(), read_policy(self.site.policy)  # it may be stricter by now

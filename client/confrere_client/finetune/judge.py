@@ -46,6 +46,10 @@ class Exam:
 
     device: torch.device
 
+    counted: bool = False
+    """Whether answers are only to be counted for a coordinator: what no count is made of may be
+    left out of them."""
+
 
 class Judge(Protocol):
     """A module ``finetune/<task>.py``."""

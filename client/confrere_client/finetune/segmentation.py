@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client.evaluation.paired import Weighed, weighed_mean
-from confrere_client.evaluation.segmentation import judged
+from confrere_client.evaluation.segmentation import Cases, judged
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_common.augment import intensity
 from confrere_common.task import FineTask
@@ -25,19 +25,20 @@ BLACK = -intensity.MEAN / intensity.STD
 
 @torch.inference_mode()
 def answers(task: FineTask, exam: Exam) -> Answers:
-    """Return Dice, IoU and distance of each case and class, (N, K - 1)."""
+    """Return Dice, IoU and distance of each case and class, (N, K - 1).
+
+    Distances are left out where answers are only counted: they would take longer than all else.
+    """
     parts = []
     for rows, images in asked_in_batches(exam):
         found = _found(task, images).argmax(1).cpu().numpy()
         truth = exam.images.known("mask", rows).numpy()
-        parts.append(judged(found, truth, len(task.classes) + 1))
-    sides = exam.images.pixels.shape[2:]
-    return {
-        "dice_NC": np.concatenate([part.dice_NC for part in parts]),
-        "iou_NC": np.concatenate([part.iou_NC for part in parts]),
-        "far_NC": np.concatenate([part.hd95_NC for part in parts]) / math.hypot(*sides),
-        "empty_NC": np.concatenate([part.truth_empty_NC for part in parts]),
-    }
+        parts.append(judged(found, truth, len(task.classes) + 1, distances=not exam.counted))
+    cases, sides = Cases.joined(parts), exam.images.pixels.shape[2:]
+    told = {"dice_NC": cases.dice_NC, "iou_NC": cases.iou_NC, "empty_NC": cases.truth_empty_NC}
+    if exam.counted:
+        return told
+    return {**told, "far_NC": cases.hd95_NC / math.hypot(*sides)}
 
 
 @torch.inference_mode()

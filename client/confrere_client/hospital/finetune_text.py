@@ -40,10 +40,28 @@ def learning(task: Finetune) -> Iterator[Row]:
 
 
 def _graded(run: Run) -> str:
-    task = task_of(run)
-    if task is not None and task.task.name == "segmentation":
+    if _has_structures(run):
         return "with and without each structure have a Dice"
     return "of each class the model scores"
+
+
+def _whole(run: Run) -> str:
+    """Return what is withheld besides: of the two sides of a structure one gives away the other."""
+    return "; nothing of a structure that fewer have, or lack" if _has_structures(run) else ""
+
+
+def _held_out(run: Run, smallest: int) -> str:
+    whose = "the patients who have a mask" if _has_structures(run) else "each class's patients"
+    return (
+        f"patients whom your source marks 'test'; where it marks none, {run.data.test_share:.0%} "
+        f"of {whose}, who are not trained on; but nobody of whom nothing could be told, as they "
+        f"are fewer than {smallest} when the run begins here"
+    )
+
+
+def _has_structures(run: Run) -> bool:
+    task = task_of(run)
+    return task is not None and task.task.name == "segmentation"
 
 
 def scoring(run: Run, policy: Policy) -> Iterator[Row]:
@@ -64,11 +82,7 @@ def scoring(run: Run, policy: Policy) -> Iterator[Row]:
         yield (
             "leaves, of scores",
             f"{when}: how many held-out images {_graded(run)} in which range, in "
-            f"cells of {smallest} patients or more, smaller ones joined or withheld. No single "
-            "score, no name. Nothing is noised; of one model the site answers once.",
+            f"cells of {smallest} patients or more, smaller ones joined or withheld{_whole(run)}. "
+            "No single score, no name. Nothing is noised; of one model the site answers once.",
         )
-        yield (
-            "held out",
-            "patients whom your source marks 'test'; where it marks none, "
-            f"{run.data.test_share:.0%} of each class's patients, who are not trained on",
-        )
+        yield "held out", _held_out(run, smallest)

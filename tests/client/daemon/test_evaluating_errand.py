@@ -14,9 +14,10 @@ from served import enrolled, make_study, served
 from tiny_runs import ENCODERS
 
 from confrere_client.daemon.errand import Errand, errand_key, spool
-from confrere_client.daemon.lessons import shelf
+from confrere_client.daemon.lessons import NOTE, Shelf, shelf, terms_of
 from confrere_client.daemon.outbox import Outbox
 from confrere_client.daemon.worker import Worker
+from confrere_client.hospital.policy import read_policy
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
@@ -75,6 +76,13 @@ def kept(site: SiteFolder, asked: Errand) -> Update:
     return update
 
 
+def lent(site: SiteFolder, run: Run) -> Shelf:
+    """Return what the run would see, as the site's policy and notes are by now."""
+    shelf.cache_clear()
+    terms = terms_of(run, read_policy(site.policy), site.runs / "run-1")
+    return shelf(site.folder, dump(run), terms)
+
+
 def counts(update: Update) -> list[int]:
     plain = read_evaluation(update.description, CLASSES, 2)
     return [n for one in plain["tallies"] for s in ("positives", "negatives") for *_, n in one[s]]
@@ -92,13 +100,13 @@ def test_counts_lie_in_the_outbox_and_nothing_else(site: SiteFolder) -> None:
     assert sum(counts(update)) == 30  # a quarter of each class
 
 
-def outlined(folder: Path, count: int = 80) -> Path:
-    """Return a table of pictures, one a patient: half have a bright square, which is the mask."""
+def outlined(folder: Path, count: int = 80, lack: int = 0) -> Path:
+    """Return a table of pictures, one a patient: a bright square is its mask; *lack* have none."""
     generator = np.random.default_rng(1)
     rows = ["path,patient,mask"]
     for number in range(count):
         mask = np.zeros((16, 16), np.uint8)
-        mask[4:12, 4:12] = number % 2
+        mask[4:12, 4:12] = number >= lack
         image = (generator.integers(0, 90, (16, 16)) + 150 * mask).astype(np.uint8)
         Image.fromarray(image).save(folder / f"{number}.png")
         np.save(folder / f"{number}.npy", mask)
@@ -110,7 +118,7 @@ def outlined(folder: Path, count: int = 80) -> Path:
 
 def test_of_a_segmentation_the_dice_of_enough_patients_is_told(site: SiteFolder) -> None:
     (site.folder / "drawn").mkdir()
-    add(site.folder, "ward", outlined(site.folder / "drawn"), replace=True)
+    add(site.folder, "ward", outlined(site.folder / "drawn", 120, lack=60), replace=True)
     run = asking(task={"name": "segmentation", "width": 4}, classes=["lesion"])
 
     asked = errand(site, run)
@@ -119,7 +127,7 @@ def test_of_a_segmentation_the_dice_of_enough_patients_is_told(site: SiteFolder)
     plain = read_evaluation(kept(site, asked).description, 1, 10)
     (one,) = plain["tallies"]
     images = {side: sum(n for *_, n in one[side]) for side in ("positives", "negatives")}
-    assert sum(images.values()) <= 20  # a quarter of all who have a mask, empty or not
+    assert sum(images.values()) == 30  # a quarter of all who have a mask, empty or not
     assert min(n for side in images for *_, n in one[side]) >= 10
 
 
@@ -176,10 +184,66 @@ def test_counts_that_were_made_under_a_laxer_policy_stay(site: SiteFolder) -> No
 
 
 def test_nobody_who_is_scored_was_learned_from(site: SiteFolder) -> None:
-    lent = shelf(site.folder, dump(asking()), None)
+    found = lent(site, asking())
 
-    assert set(lent.asked) == set(lent.held)
-    assert len(lent.held) == 30
+    assert set(found.asked) == set(found.held)
+    assert len(found.held) == 30
+
+
+@pytest.mark.parametrize("line", ["min_cell: 16", "evaluation: false"])
+def test_a_site_that_could_tell_nothing_learns_from_all(site: SiteFolder, line: str) -> None:
+    site.policy.write_text(f"min_images: 4\n{line}\n")  # of 60 of a class, 15 would be held out
+
+    found = lent(site, asking())
+
+    assert len(found.held) == len(found.asked) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "lack", "held"), [(36, 0, 0), (40, 0, 10), (56, 28, 0), (120, 60, 30)]
+)
+def test_masks_are_held_out_only_where_both_sides_of_a_structure_may_be_told(
+    site: SiteFolder, count: int, lack: int, held: int
+) -> None:
+    """Of a quarter: 9 are too few; 10 all have the lesion; of 14 a few have it, or lack it."""
+    (site.folder / "drawn").mkdir()
+    add(site.folder, "ward", outlined(site.folder / "drawn", count, lack), replace=True)
+    run = asking(
+        task={"name": "segmentation", "width": 4}, classes=["lesion"], evaluation={"min_cell": 10}
+    )
+
+    assert len(lent(site, run).held) == held
+
+
+def test_who_was_learned_from_is_not_scored_when_the_policy_grows_laxer(site: SiteFolder) -> None:
+    """Guarantee: "nobody is held out who was not when the note was made"."""
+    site.policy.write_text("{min_images: 4, min_cell: 16}")
+    run = asking(evaluation={"min_cell": 2})
+    assert len(lent(site, run).held) == 0
+
+    site.policy.write_text("{min_images: 4, min_cell: 2}")
+    assert len(lent(site, run).held) == 0
+
+    (site.runs / "run-1" / NOTE).unlink()  # as if the run began now
+    assert len(lent(site, run).held) == 30
+
+
+def test_who_was_held_out_stays_so_when_patients_come(site: SiteFolder) -> None:
+    before = lent(site, asking())
+    names = before.exam.catalog.names[before.held]
+
+    paint(site.folder / "scans.npz", count=200)
+    (site.folder / "cache").rename(site.folder / "older")
+    after = lent(site, asking())
+
+    assert sorted(after.exam.catalog.names[after.held]) == sorted(names)
+
+
+def test_a_note_that_is_damaged_holds_nobody_out(site: SiteFolder) -> None:
+    lent(site, asking())
+    (site.runs / "run-1" / NOTE).write_text("[")
+
+    assert len(lent(site, asking()).held) == 0
 
 
 def test_images_that_the_source_marks_as_test_are_scored_and_all_others_learned_from(
@@ -191,10 +255,10 @@ def test_images_that_the_source_marks_as_test_are_scored_and_all_others_learned_
     (site.folder / "data.yaml").unlink()
     add(site.folder, "ward", site.folder / "split.npz", one_image_per_patient=True)
 
-    lent = shelf(site.folder, dump(asking()), None)
+    found = lent(site, asking())
 
-    assert len(lent.held) == 0
-    assert (len(lent.images), len(lent.asked)) == (120, 24)
+    assert len(found.held) == 0
+    assert (len(found.images), len(found.asked)) == (120, 24)
 
 
 def test_images_of_patients_who_are_not_known_are_not_counted(site: SiteFolder) -> None:

@@ -8,32 +8,16 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
+from exams import exam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from tiny_runs import tuning
 
-from confrere_client.data.catalog import catalog_of
-from confrere_client.data.images import Images
 from confrere_client.evaluation.federated import told
-from confrere_client.finetune.judge import Answers, Exam
-from confrere_client.source import Record
+from confrere_client.finetune.judge import Answers
 from confrere_common.describe import MOST_TEXT
 from confrere_common.judged import read_evaluation
 from confrere_common.tally import step_of
-
-
-def exam(labels: list[str], patients: list[int], classes: list[str], kind: str) -> Exam:
-    pixels = np.zeros((len(labels), 1, 8, 8), np.uint8)
-    records = [
-        Record(name=f"i{n}", decode=lambda: pixels[0], patient=f"p{p}", label=label)
-        for n, (label, p) in enumerate(zip(labels, patients, strict=True))
-    ]
-    images = Images(pixels=pixels, catalog=catalog_of(records), skipped=(), digest="")
-    run = tuning(classes=classes, knobs={"kind": kind})
-    every = np.arange(len(labels))
-    return Exam(run=run, images=images, learned=every[:0], asked=every, device=torch.device("cpu"))
 
 
 @given(seed=st.integers(0, 200), smallest=st.integers(2, 12))

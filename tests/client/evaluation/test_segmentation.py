@@ -32,6 +32,14 @@ def test_a_shift_of_two_is_worked_out_by_hand() -> None:
     assert found.hd95_NC == pytest.approx(2)
 
 
+def test_without_distances_the_rest_is_the_same() -> None:
+    whole = judged(square(2, 5)[None], square(2, 3)[None], 2)
+    found = judged(square(2, 5)[None], square(2, 3)[None], 2, distances=False)
+
+    assert (found.dice_NC, found.iou_NC) == (whole.dice_NC, whole.iou_NC)
+    assert np.isnan(found.hd95_NC).all()
+
+
 def test_distances_are_in_millimetres_along_the_axis_of_the_shift() -> None:
     across = judged(square(2, 5)[None], square(2, 3)[None], 2, spacing_mm=(10, 0.5))
     along = judged(square(4, 3)[None], square(2, 3)[None], 2, spacing_mm=(10, 0.5))

@@ -24,7 +24,10 @@ DATA = {
 
 
 def asking(**finetune: object) -> Run:
-    run = tuning(**finetune)
+    return on_site(tuning(**finetune))
+
+
+def on_site(run: Run) -> Run:
     source = Named(name="site", knobs={"dataset": "derm"})
     return replace(run, data=replace(run.data, source=source))
 
@@ -51,8 +54,16 @@ def test_labels_classes_head_and_scores_are_named() -> None:
     assert "weights of encoder and head" in rows["leaves, each round"]
     assert "after every 3 rounds and the last" in rows["leaves, of scores"]
     assert "cells of 10 patients" in rows["leaves, of scores"]
-    assert rows["held out"].endswith("25% of each class's patients, who are not trained on")
+    assert "25% of each class's patients, who are not trained on" in rows["held out"]
+    assert "fewer than 10 when the run begins" in rows["held out"]
     assert "each one's label" in rows["stays"]
+
+
+def test_of_a_segmentation_masks_are_named_and_what_is_withheld() -> None:
+    rows = rows_of(on_site(tuning("segmentation", classes=["lesion"])))
+
+    assert "25% of the patients who have a mask" in rows["held out"]
+    assert "nothing of a structure that fewer have, or lack" in rows["leaves, of scores"]
 
 
 def test_a_head_that_stays_is_said_to_stay() -> None:

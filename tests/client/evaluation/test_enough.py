@@ -1,0 +1,68 @@
+"""``enough.told_whole``: "Guarantee: the sides of each hold images of nobody or of *smallest*
+patients at least; and where a side of one lies within a side of another, so does what the larger
+has more than the smaller."
+"""
+
+import numpy as np
+import pytest
+from exams import exam
+
+from confrere_client.evaluation.enough import scorable, told_whole
+from confrere_client.finetune.judge import Exam
+from confrere_common.model import task_of
+
+PATIENTS = np.arange(40)
+
+
+def first(count: int) -> np.ndarray:
+    return np.arange(len(PATIENTS)) < count
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (first(20), first(20), [0, 1]),
+        (first(20), first(19), [0]),  # within it: one has the first alone
+        (first(20), first(10), [0, 1]),
+        (first(20), PATIENTS >= 21, [0]),  # apart from it: one has neither
+        (first(20), PATIENTS >= 19, [0]),  # all have one of them: one has both
+        (first(20), PATIENTS % 2 == 0, [0, 1]),
+        (first(40), first(20), [0, 1]),
+        (first(0), first(31), [0]),
+        (first(9), first(20), [1]),
+    ],
+)
+def test_of_two_structures_whose_difference_is_of_a_few_the_first_is_told(
+    one: np.ndarray, other: np.ndarray, told: list[int]
+) -> None:
+    assert told_whole(np.stack([one, other], axis=1), PATIENTS, 10) == told
+
+
+def test_many_images_of_few_patients_are_few() -> None:
+    has = np.repeat([True, False], 20)[:, None]
+
+    assert told_whole(has, np.repeat(np.arange(10), 4), 6) == []
+    assert told_whole(has, np.repeat(np.arange(10), 4), 5) == [0]
+
+
+def counted(asked: Exam, smallest: int) -> list[int]:
+    task = task_of(asked.run)
+    assert task is not None
+    return scorable(task, asked.images, asked.asked, smallest).tolist()
+
+
+def test_classes_of_few_patients_do_not_count_nor_does_a_class_alone() -> None:
+    labels = ["a"] * 12 + ["b"] * 10 + ["c"] * 9
+    asked = exam(labels, list(range(31)), ["a", "b", "c"], "multiclass")
+
+    assert counted(asked, 9) == list(range(31))
+    assert counted(asked, 10) == list(range(22))
+    assert counted(asked, 11) == []
+
+
+def test_findings_count_where_one_of_them_may_be_told_apart() -> None:
+    labels = ["a|b"] * 8 + ["b"] * 12
+    asked = exam(labels, list(range(20)), ["a", "b"], "multilabel")
+
+    assert counted(asked, 8) == list(range(20))
+    assert counted(asked, 9) == []  # all have b: there is nothing to tell it from

@@ -1,0 +1,22 @@
+"""What a model is asked at a site: images of given labels and patients, with blank pixels."""
+
+import numpy as np
+import torch
+from tiny_runs import tuning
+
+from confrere_client.data.catalog import catalog_of
+from confrere_client.data.images import Images
+from confrere_client.finetune.judge import Exam
+from confrere_client.source import Record
+
+
+def exam(labels: list[str], patients: list[int], classes: list[str], kind: str) -> Exam:
+    pixels = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    records = [
+        Record(name=f"i{n}", decode=lambda: pixels[0], patient=f"p{p}", label=label)
+        for n, (label, p) in enumerate(zip(labels, patients, strict=True))
+    ]
+    images = Images(pixels=pixels, catalog=catalog_of(records), skipped=(), digest="")
+    run = tuning(classes=classes, knobs={"kind": kind})
+    every = np.arange(len(labels))
+    return Exam(run=run, images=images, learned=every[:0], asked=every, device=torch.device("cpu"))
