@@ -67,6 +67,8 @@ def read_tally(plain: Mapping[str, Any], classes: int) -> ClassTally:
         ) from None
     if type(kind) is not int or not 0 <= kind < classes:
         raise ExchangeError(f"a tally is of class {kind!r:.40}, but there are 0 to {classes - 1}.")
+    if not any(sides):
+        raise ExchangeError("a tally holds no count at all.")
     return ClassTally(kind=kind, positives=sides[0], negatives=sides[1])
 
 

@@ -111,11 +111,12 @@ def _of_site(plain: Mapping[str, Any], classes: int) -> dict[str, Any]:
         sum(n for side in ("positives", "negatives") for _, _, n in one[side])
         for one in plain["tallies"]
     ]
-    return {
-        "smallest": plain["smallest"],
-        "images": max(images, default=0),
-        **_mean(found.values()),
-    }
+    return {**site_facts(plain), "images": max(images, default=0), **_mean(found.values())}
+
+
+def site_facts(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report shows of an answer besides its figures."""
+    return {name: plain[name] for name in ("smallest", "claimed") if name in plain}
 
 
 def _mean(found: Iterable[Pooled]) -> dict[str, float]:
@@ -206,7 +207,7 @@ def spread(cells: Sequence[Cell], from_E: Floats | None = None) -> Floats:
 
     The curve is found by expectation and maximisation, from an even one, or *from_E*, on.
     """
-    images_E = _shared_out(cells, np.ones(STEPS) if from_E is None else from_E)
+    images_E = shared_out(cells, np.ones(STEPS) if from_E is None else from_E)
     place_E = np.arange(STEPS)
     known = len(cells) >= CELLS if from_E is not None else bool(cells)
     for _ in range(FITS if known else 0):
@@ -214,11 +215,12 @@ def spread(cells: Sequence[Cell], from_E: Floats | None = None) -> Floats:
         variance = images_E @ (place_E - mean) ** 2 / images_E.sum()
         # A step is the finest that is known, and a cell far out must still lie somewhere.
         bell_E = np.exp(-((place_E - mean) ** 2) / (2 * max(variance, 1.0))) + 1e-30
-        images_E = _shared_out(cells, bell_E)
+        images_E = shared_out(cells, bell_E)
     return images_E
 
 
-def _shared_out(cells: Iterable[Cell], density_E: Floats) -> Floats:
+def shared_out(cells: Iterable[Cell], density_E: Floats) -> Floats:
+    """Return images at each step, those of a cell as the density has them within it, shape (E,)."""
     images_E = np.zeros(STEPS)
     for first, after, images in cells:
         part = density_E[first:after]

@@ -49,6 +49,7 @@ def test_a_tally_is_read_as_it_was_written() -> None:
         {"positives": None},
         {"negatives": [[n, n + 1, 1] for n in range(STEPS)] * 2},
         {"negatives": "many"},
+        {"positives": [], "negatives": []},
     ],
 )
 def test_what_is_no_tally_is_refused(change: dict[str, Any]) -> None:

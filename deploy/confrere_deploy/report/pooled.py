@@ -18,7 +18,10 @@ from confrere_deploy.report.words import number
 Count = Annotated[int, Field(ge=1)]
 
 COARSE = 0.1
-"""An error of the area above it leaves little to say."""
+"""An error of a figure above it leaves little to say."""
+
+MOSTLY = 0.5
+"""A site's share of all counted images, above which a pooled figure is mostly its own."""
 
 DRAWN = 6
 """Classes whose curves are drawn; all are in report.json."""
@@ -81,6 +84,12 @@ class EvaluatedStructure:
     error: float | None = None
     """The mean over the very values lies within this of dice."""
 
+    low: float | None = None
+    """The mean over the very values is not below this."""
+
+    high: float | None = None
+    """The mean over the very values is not above this."""
+
     without: Natural = 0
     """Images that lack it."""
 
@@ -89,6 +98,12 @@ class EvaluatedStructure:
 
     alone_error: float | None = None
     """The share over the very values lies within this of alone."""
+
+    alone_low: float | None = None
+    """The share over the very values is not below this."""
+
+    alone_high: float | None = None
+    """The share over the very values is not above this."""
 
 
 @section
@@ -107,8 +122,17 @@ class EvaluatedSite:
     error: float | None = None
     """Within which the figure over the very scores lies."""
 
+    low: float | None = None
+    """Its Dice is not below this."""
+
+    high: float | None = None
+    """Its Dice is not above this."""
+
     images: Natural = 0
     """Held-out images that are counted."""
+
+    claimed: Natural = 0
+    """Images that it told of, where it enrolled with fewer: its counts were scaled down."""
 
     smallest: Natural = 0
     """Patients that each of its cells holds at least."""
@@ -119,7 +143,7 @@ class EvaluatedSite:
 
 @section
 class SharedOut:
-    """How evenly the area, or the Dice, is shared among the sites that have one."""
+    """How evenly the area, or the Dice, is shared among sites of which it is known within 0.1."""
 
     worst: str
     """The site that is served worst."""
@@ -134,7 +158,7 @@ class SharedOut:
     """Jain's index: 1 when all are served alike."""
 
     sites: Count
-    """Sites that have a figure."""
+    """Sites whose figure is known within 0.1."""
 
 
 @section
@@ -153,6 +177,12 @@ class Evaluated:
     error: float | None = None
     """Within which the figure over the very scores lies. It is no interval over patients."""
 
+    low: float | None = None
+    """The Dice over the very masks is not below this."""
+
+    high: float | None = None
+    """The Dice over the very masks is not above this."""
+
     classes: tuple[EvaluatedClass, ...] = ()
     """The classes of which both sides were told."""
 
@@ -163,10 +193,10 @@ class Evaluated:
     """Every site that was asked."""
 
     shared: SharedOut | None = None
-    """How evenly; absent with fewer than two sites."""
+    """How evenly; absent with fewer than two sites whose figure is known within 0.1."""
 
     course: dict[int, float] = Field(default_factory=dict)
-    """Round -> area or Dice, of every evaluation."""
+    """Round -> area, or Dice where it is known within 0.1, of every evaluation."""
 
     @property
     def worth(self) -> float | None:
@@ -185,25 +215,61 @@ def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
         auc=last.get("auc"),
         dice=last.get("dice"),
         error=last.get("error"),
+        low=last.get("low"),
+        high=last.get("high"),
         classes=tuple(EvaluatedClass(**_tuples(one)) for one in last.get("classes", ())),
         structures=tuple(EvaluatedStructure(**_tuples(one)) for one in last.get("structures", ())),
         sites=sites,
-        shared=_shared({site.site: worth for site in sites if (worth := _worth(site)) is not None}),
+        shared=_shared(sites),
         course={
-            one["round"]: one[name] for one in found for name in ("auc", "dice") if name in one
+            one["round"]: one[name]
+            for one in found
+            for name in ("auc", "dice")
+            if name in one and (name == "auc" or not is_coarse(one["error"]))
         },
     )
 
 
+def is_coarse(error: float | None) -> bool:
+    """Say whether a figure is better told by its bounds, and ranks no site."""
+    return error is not None and error > COARSE
+
+
 def cautions(found: Evaluated | None) -> Iterator[str]:
     """Yield what a reader should know before believing the section."""
-    if found is not None and found.error is not None and found.error > COARSE:
+    if found is None:
+        return
+    if is_coarse(found.error):
         name = "AUC" if found.auc is not None else "Dice"
         yield (
             f"The pooled {name} may be off by {found.error:.2f}: cells hold too few scores "
             "apart from each other. Either patients are few, or the model scores all images "
             "nearly alike."
         )
+    for one in found.structures:
+        if one.alone_low is not None and one.alone_high is not None and is_coarse(one.alone_error):
+            yield (
+                f"Of images without '{one.name}' {one.alone_low:.0%} to {one.alone_high:.0%} were "
+                "left alone: where a few patients alone were treated otherwise, cells do not tell "
+                "them apart."
+            )
+    yield from _lopsided(found.sites)
+
+
+def _lopsided(sites: Sequence[EvaluatedSite]) -> Iterator[str]:
+    images = {site.site: site.images for site in sites if site.images}
+    for site, count in images.items():
+        if len(images) > 1 and count > MOSTLY * sum(images.values()):
+            yield (
+                f"Site '{site}' counted {count / sum(images.values()):.0%} of the images: the "
+                "pooled figure is mostly its own, and rests on its word."
+            )
+    for one in sites:
+        if one.claimed:
+            yield (
+                f"Site '{one.site}' told of {one.claimed} images, but enrolled with {one.images} "
+                "at most: its counts were scaled down to those. Ask it why."
+            )
 
 
 def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,13 +288,25 @@ def _worth(site: EvaluatedSite) -> float | None:
     return site.auc if site.auc is not None else site.dice
 
 
-def _shared(areas: Mapping[str, float]) -> SharedOut | None:
-    found = fairness(areas)
+def _shared(sites: Sequence[EvaluatedSite]) -> SharedOut | None:
+    known = ((site.site, _worth(site)) for site in sites if not is_coarse(site.error))
+    found = fairness({site: worth for site, worth in known if worth is not None})
     if found is None:
         return None
     return SharedOut(
         worst=found.worst, lowest=found.lowest, gap=found.gap, jain=found.jain, sites=found.groups
     )
+
+
+def shown(
+    value: float | None, error: float | None, low: float | None, high: float | None
+) -> tuple[str, str]:
+    """Return a figure and its error as a table has them; of a coarse one the bounds, alone."""
+    if value is None or error is None:
+        return "", ""
+    if is_coarse(error) and low is not None and high is not None:
+        return f"{low:.2f} to {high:.2f}", ""
+    return f"{value:.3f}", f"{error:.3f}"
 
 
 def curves(found: Evaluated | None) -> str:

@@ -15,7 +15,7 @@ from confrere_common.section import section
 from confrere_common.storage import atomic_write
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
-from confrere_deploy.report.pooled import Evaluated, curves
+from confrere_deploy.report.pooled import Evaluated, curves, shown
 from confrere_deploy.report.schema import (
     Cost,
     Data,
@@ -181,6 +181,7 @@ def page(report: TunedReport) -> str:
         report=report,
         style=style(),
         rows=_rows(report),
+        shown=shown,
         verdicts=_verdicts(report),
         drawings={
             "arms": _arms(report),

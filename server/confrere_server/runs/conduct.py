@@ -293,8 +293,9 @@ class Conductor:
         approved = {site for site, said in self._said.items() if said.state == "approved"}
         there = sorted((approved & self._invited) - set(state.repute.suspended))
         evaluate(
-            self.folder, state, there, lambda task: self.carrier.ask(there, task, within), self.note
-        )
+            self.folder, state, {site: self._said[site].images for site in there},
+            lambda task: self.carrier.ask(there, task, within), self.note,
+        )  # fmt: skip
 
     def _veil(self, carry: Carry) -> Veil:
         roster = PinnedRoster(self.order.roster)

@@ -5,7 +5,8 @@ killed before asks again, and a site answers the same.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,8 @@ from confrere_server.store import ServerState
 
 FOLDER, FILE = "evaluations", "evaluation.json"
 
+SIDES = ("positives", "negatives")
+
 Said: TypeAlias = Mapping[str, Any] | str
 """What a site told, as plain values; or why it told nothing."""
 
@@ -29,11 +32,14 @@ Said: TypeAlias = Mapping[str, Any] | str
 def evaluate(
     folder: Folder,
     state: ServerState,
-    sites: Sequence[str],
+    sites: Mapping[str, int],
     ask: Callable[[Task], Iterable[Answer]],
     note: Callable[..., Any],
 ) -> None:
-    """Have *sites* score the model in *state*, and keep what they say."""
+    """Have *sites* score the model in *state*, and keep what they say.
+
+    *sites* are named with the images that each enrolled with.
+    """
     order, run = folder.order, folder.order.parsed()
     task = Task(
         run=order.run, round=state.round, seed=run.seeds[0], weights=state.weights, evaluate=True
@@ -45,8 +51,11 @@ def evaluate(
     keep(folder.path, state.round, said)
 
 
-def heard_of(run: Run, sites: Sequence[str], answers: Iterable[Answer]) -> dict[str, Said]:
-    """Return what each of *sites* said; that it was silent, or its answer unsound, if so."""
+def heard_of(run: Run, sites: Mapping[str, int], answers: Iterable[Answer]) -> dict[str, Said]:
+    """Return what each of *sites* said; that it was silent, or its answer unsound, if so.
+
+    A site counts for as many images as it enrolled with, at most (``within``).
+    """
     asked, task = evaluation_of(run), task_of(run)
     said: dict[str, Said] = dict.fromkeys(sites, ABSENT)
     for answer in answers:
@@ -57,10 +66,43 @@ def heard_of(run: Run, sites: Sequence[str], answers: Iterable[Answer]) -> dict[
             continue
         try:
             classes = len(task.classes or ())
-            said[answer.site] = read_evaluation(answer.description, classes, asked.min_cell)
+            told = read_evaluation(answer.description, classes, asked.min_cell)
+            said[answer.site] = within(told, sites[answer.site])
         except ExchangeError as fault:
             said[answer.site] = f"its evaluation was left out: {fault}"
     return said
+
+
+def within(told: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """Return an answer in which no tally counts more than *most* images; ExchangeError if none may.
+
+    A count is a site's word alone, and a large one would be all that a pooled figure tells. Where a
+    tally has more, all its cells are scaled down alike, and ``claimed`` is what it told of.
+    """
+    if most < 1:
+        raise ExchangeError("it enrolled with no images, so none of its counts is taken.")
+    claimed = max((sum(_counts(tally)) for tally in told["tallies"]), default=0)
+    if claimed <= most:
+        return dict(told)
+    return {
+        **told,
+        "tallies": [_scaled(tally, most) for tally in told["tallies"]],
+        "claimed": claimed,
+    }
+
+
+def _scaled(tally: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """Return a tally of *most* images at most; a cell that would be of none is left out."""
+    counts = _counts(tally)
+    total, ends = sum(counts), [0, *accumulate(counts)]
+    kept = [end * min(most, total) // total for end in ends]  # of sums, so that no cell's rest adds
+    left = iter([after - before for before, after in pairwise(kept)])
+    scaled = {side: [[*ends, n] for *ends, _ in tally[side] if (n := next(left))] for side in SIDES}
+    return {**tally, **scaled}
+
+
+def _counts(tally: Mapping[str, Any]) -> list[int]:
+    return [n for side in SIDES for *_, n in tally[side]]
 
 
 def keep(folder: Path, round: int, said: Mapping[str, Said]) -> None:

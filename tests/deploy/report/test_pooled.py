@@ -1,0 +1,109 @@
+"""What sites counted, in a report: a coarse figure is told by its bounds, and ranks nobody."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import tuning
+
+from confrere_client.evaluation.shared import cells
+from confrere_common.tally import STEPS, step_of
+from confrere_deploy.federation.federal_tuned import tuned_report
+from confrere_deploy.report.pooled import Evaluated, cautions, evaluated, shown
+from confrere_deploy.report.tuned import page
+from confrere_server.runs.judging import put_together
+from confrere_server.store import ServerState
+
+RUN = tuning("segmentation", knobs={"width": 4}, classes=["tumour"])
+
+
+def said(dice: list[float], alone: list[float] | None = None, **more: Any) -> dict[str, Any]:
+    """Return what a site tells, one image a patient."""
+    sides = {
+        name: [list(c) for c in cells(step_of(np.array(side)), np.arange(len(side)), 10)]
+        for name, side in (("positives", dice), ("negatives", alone or []))
+    }
+    return {"classes": 1, "smallest": 10, "tallies": [{"kind": 0, **sides}], **more}
+
+
+def found(**sites: dict[str, Any]) -> Evaluated:
+    section = evaluated([{"round": 1, **put_together(sites, RUN)}])
+    assert section is not None
+    return section
+
+
+def page_of(**sites: dict[str, Any]) -> str:
+    told = [{"round": 1, **put_together(sites, RUN)}]
+    state = ServerState(round=1, weights={}, step={})
+    return page(tuned_report(RUN, "0" * 64, state, told))
+
+
+FINE = np.linspace(0.7, 0.95, 200).tolist()
+WORSE = np.linspace(0.5, 0.75, 200).tolist()
+COARSE = [0.0] * 4 + [0.9] * 8
+
+
+def test_a_site_whose_figure_is_coarse_is_neither_worst_nor_best() -> None:
+    section = found(north=said(FINE), south=said(WORSE), west=said(COARSE))
+
+    assert section.shared is not None
+    assert (section.shared.worst, section.shared.sites) == ("south", 2)
+    assert section.shared.gap == pytest.approx(0.2, abs=0.05)
+    (west,) = (one for one in section.sites if one.site == "west")
+    assert (west.low, west.high) == (0, 1)
+
+
+def test_where_one_site_alone_is_fine_nobody_is_compared() -> None:
+    assert found(north=said(FINE), west=said(COARSE)).shared is None
+
+
+def test_coarse_figures_are_told_by_their_bounds() -> None:
+    text = page_of(north=said(COARSE), west=said(COARSE))
+
+    assert "lies somewhere from <strong>0.00 to 1.00</strong>" in text
+    assert "<td>0.00 to 1.00</td><td></td>" in text
+    assert "0.500" not in text
+    assert found(west=said(COARSE)).course == {}
+
+
+def test_fine_figures_are_told_with_their_error() -> None:
+    section, text = found(north=said(FINE)), page_of(north=said(FINE))
+
+    assert f"<strong>{section.dice:.3f}</strong>" in text
+    assert f"<td>{section.dice:.3f}</td><td>{section.error:.3f}</td>" in text
+    assert section.course == {1: section.dice}
+
+
+def test_a_coarse_share_of_images_left_alone_is_warned_of() -> None:
+    coarse = found(north=said(FINE, [0.0] * 5 + [1.0] * 30))
+    fine = found(north=said(FINE, [0.0] * 15 + [1.0] * 30))
+
+    (warned,) = cautions(coarse)
+    assert warned.startswith("Of images without 'tumour' 0% to 100% were left alone")
+    assert list(cautions(fine)) == []
+    assert "<td>0.667</td><td>0.000</td>" in page_of(north=said(FINE, [0.0] * 15 + [1.0] * 30))
+
+
+def test_a_site_that_makes_up_most_of_a_figure_is_named() -> None:
+    many = {**said(FINE), "claimed": 10**9}
+
+    told = list(cautions(found(north=said(FINE[:50]), south=many)))
+
+    assert told[0].startswith("Site 'south' counted 80% of the images")
+    assert told[1].startswith("Site 'south' told of 1000000000 images, but enrolled with 200")
+    assert list(cautions(found(north=said(FINE), south=said(FINE)))) == []
+
+
+@given(low=st.floats(0, 1), width=st.floats(0, 1))
+def test_a_figure_is_shown_with_an_error_or_with_bounds(low: float, width: float) -> None:
+    figure, error = shown(low, width, low, low + width)
+
+    assert (" to " in figure) == (width > 0.1) == (error == "")
+    assert shown(0.5, width, None, None) == ("0.500", f"{width:.3f}")  # an area has no bounds
+    assert shown(None, None, None, None) == ("", "")
+
+
+def test_an_unresolved_cell_spans_the_grid() -> None:
+    assert said(COARSE)["tallies"][0]["positives"] == [[0, STEPS, 12]]
