@@ -107,8 +107,8 @@ class Finetune:
     """Rounds without a better validation score after which training ends (confrere finetune)."""
 
     evaluation: Evaluation | None = Field(default_factory=Evaluation)
-    """How the sites of a federation score what they trained (tasks classification and
-    segmentation); null: not at all. A run with privacy has none, since its counts would leave
+    """How the sites of a federation score what they trained (tasks classification, segmentation
+    and detection); null: not at all. A run with privacy has none, since its counts would leave
     without noise."""
 
     def must_hide_labels(self) -> None:

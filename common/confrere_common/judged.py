@@ -15,9 +15,9 @@ from confrere_common.finetune import Evaluation
 from confrere_common.model import task_of
 from confrere_common.tally import read_tally
 
-SCORED = ("classification", "segmentation")
+SCORED = ("classification", "segmentation", "detection")
 """Tasks whose answers are values of 0 to 1 for each image, which can be counted in cells:
-probabilities of its classes, or the Dice of its structures."""
+probabilities of its classes, the Dice of its structures, or how sure it is of its surest box."""
 
 MOST_SMALLEST = 10**6
 

@@ -71,11 +71,21 @@ def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> R
         return rows
     if TASKS.member(finetune.task.name).marks == "mask":
         return rows if told_whole(_structures(lesson), patients_N, smallest) else rows[:0]
+    if TASKS.member(finetune.task.name).marks == "boxes":
+        return rows if told_apart(boxed(lesson), patients_N, smallest) else rows[:0]
     if finetune.task.knobs.get("kind") == "multilabel":
         return rows if told_apart(lesson.findings == 1, patients_N, smallest) else rows[:0]
     kinds, labels_N = range(len(finetune.classes or ())), lesson.labels
     large = [k for k in kinds if len(np.unique(patients_N[labels_N == k])) >= smallest]
     return rows[np.isin(labels_N, large if len(large) > 1 else [])]
+
+
+def boxed(lesson: Lesson) -> Flags:
+    """Return in which images a box of which class is drawn."""
+    kinds = np.arange(len(lesson.finetune.classes or ()))
+    drawn_NQM = lesson.known("boxes", np.arange(len(lesson))).numpy()
+    found: Flags = (drawn_NQM[..., -1:] == kinds).any(axis=1)
+    return found
 
 
 def _structures(lesson: Lesson) -> Flags:

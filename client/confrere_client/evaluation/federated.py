@@ -10,10 +10,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.enough import told_apart, told_whole
+from confrere_client.evaluation.enough import boxed, told_apart, told_whole
 from confrere_client.evaluation.shared import Answer, answer, cells
 from confrere_client.finetune import classification
 from confrere_client.finetune.judge import Answers, Exam
+from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Truth
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import DataError
@@ -36,7 +37,7 @@ def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
     that lies within it. Where that is too long a text, cells are made larger.
     """
     least = smallest
-    tell = _structures if "dice_NC" in answers else _classes
+    tell = next((tell for name, tell in TELL.items() if name in answers), _classes)
     while True:
         found = tell(answers, exam, smallest)
         plain = found.as_dict()
@@ -76,6 +77,27 @@ def _structures(answers: Answers, exam: Exam, smallest: int) -> Answer:
         for kind in told_whole(~lacks_NC, patients_N, smallest)
     )
     return Answer(classes=lacks_NC.shape[1], smallest=smallest, tallies=tallies)
+
+
+def _boxes(answers: Answers, exam: Exam, smallest: int) -> Answer:
+    """Return the tally of how sure the surest box of each class is, where one is drawn or not.
+
+    Whether it lies in the right place does not count: places are of single images.
+    """
+    found_NQR = np.asarray(answers["found_NQ"], np.float64)
+    finetune = exam.run.finetune
+    if finetune is None:
+        raise NothingToScore("the run fine-tunes nothing")
+    kinds = range(len(finetune.classes or ()))
+    sure_NK = [np.where(found_NQR[..., -1] == k, found_NQR[..., -2], 0).max(1) for k in kinds]
+    lesson = Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
+    patients_N = exam.images.catalog.patients[exam.asked]
+    drawn_NK = boxed(lesson).astype(np.int64)
+    return _findings(np.stack(sure_NK, axis=1), drawn_NK, patients_N, smallest)
+
+
+TELL = {"dice_NC": _structures, "found_NQ": _boxes}
+"""What a task's answers hold -> how they are told of; all else are scores of classes."""
 
 
 def _findings(

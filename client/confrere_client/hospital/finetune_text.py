@@ -39,19 +39,24 @@ def learning(task: Finetune) -> Iterator[Row]:
     yield "head", f"{head}."
 
 
-def _graded(run: Run) -> str:
-    if _has_structures(run):
-        return "with and without each structure have a Dice"
-    return "of each class the model scores"
+GRADED = {
+    "label": "of each class the model scores",
+    "mask": "with and without each structure have a Dice",
+    "boxes": "with and without a box of each class have a surest box",
+}
+"""What is known of an image -> how those of which it is are counted."""
 
 
-def _whole(run: Run) -> str:
+def _whole(run: Run, marks: str) -> str:
     """Return what is withheld besides: of the two sides of a structure one gives away the other."""
-    return "; nothing of a structure that fewer have, or lack" if _has_structures(run) else ""
+    task = task_of(run)
+    several = task is not None and task.task.knobs.get("kind") == "multilabel"
+    what = {"mask": "structure", "boxes": "class"}.get(marks, "finding" if several else "")
+    return f"; nothing of a {what} that fewer have, or lack" if what else ""
 
 
-def _held_out(run: Run, smallest: int) -> str:
-    whose = "the patients who have a mask" if _has_structures(run) else "each class's patients"
+def _held_out(run: Run, smallest: int, marks: str) -> str:
+    whose = "each class's patients" if marks == "label" else f"the patients who have {MARKS[marks]}"
     return (
         f"patients whom your source marks 'test'; where it marks none, {run.data.test_share:.0%} "
         f"of {whose}, who are not trained on; but nobody of whom nothing could be told, as they "
@@ -59,15 +64,10 @@ def _held_out(run: Run, smallest: int) -> str:
     )
 
 
-def _has_structures(run: Run) -> bool:
-    task = task_of(run)
-    return task is not None and task.task.name == "segmentation"
-
-
 def scoring(run: Run, policy: Policy) -> Iterator[Row]:
     """Yield what leaves of the model's scores on held-out patients."""
-    asked = evaluation_of(run)
-    if asked is None:
+    asked, task = evaluation_of(run), task_of(run)
+    if asked is None or task is None:
         yield "leaves, of scores", "nothing: the run asks for no evaluation"
     elif not lets_evaluate(policy):
         yield (
@@ -79,10 +79,12 @@ def scoring(run: Run, policy: Policy) -> Iterator[Row]:
         if asked.every is not None:
             when = f"after every {asked.every} rounds and the last"
         smallest = max(asked.min_cell, policy.min_cell)
+        marks = TASKS.member(task.task.name).marks
         yield (
             "leaves, of scores",
-            f"{when}: how many held-out images {_graded(run)} in which range, in "
-            f"cells of {smallest} patients or more, smaller ones joined or withheld{_whole(run)}. "
-            "No single score, no name. Nothing is noised; of one model the site answers once.",
+            f"{when}: how many held-out images {GRADED[marks]} in which range, "
+            f"in cells of {smallest} patients or more, smaller ones joined or withheld"
+            f"{_whole(run, marks)}. No single score, no name. Nothing is noised; of one model the "
+            "site answers once.",
         )
-        yield "held out", _held_out(run, smallest)
+        yield "held out", _held_out(run, smallest, marks)

@@ -24,7 +24,7 @@ UNSCORED = "Nothing was measured on held-out patients: the coordinator has no im
 
 WHY_NOT: Mapping[str, str] = {
     "privacy": "A run with privacy asks for no evaluation, since its counts would not be noised.",
-    "task": f"Sites can score {' and '.join(SCORED)} only, so far.",
+    "task": f"Sites can score only {', '.join(SCORED)}, so far.",
     "off": "The run asks for none (finetune.evaluation).",
 }
 

@@ -131,6 +131,25 @@ def test_of_a_segmentation_the_dice_of_enough_patients_is_told(site: SiteFolder)
     assert min(n for side in images for *_, n in one[side]) >= 10
 
 
+def test_of_a_detection_the_surest_box_of_enough_patients_is_told(site: SiteFolder) -> None:
+    (site.folder / "drawn").mkdir()
+    table = outlined(site.folder / "drawn", 120)
+    rows = [row.split(",")[:2] for row in table.read_text().splitlines()[1:]]
+    boxes = ['"[]"', '"[[""cell"", 4, 4, 12, 12]]"']
+    lines = [f"{path},{patient},{boxes[n % 2]}" for n, (path, patient) in enumerate(rows)]
+    table.write_text("\n".join(["path,patient,boxes", *lines]))
+    add(site.folder, "ward", table, replace=True)
+    run = asking(task={"name": "detection", "width": 4}, classes=["cell"])
+
+    asked = errand(site, run)
+    told(site, asked)
+
+    (one,) = read_evaluation(kept(site, asked).description, 1, 10)["tallies"]
+    cells = [*one["positives"], *one["negatives"]]
+    assert sum(n for *_, n in cells) == 30  # a quarter of all who have a list, empty or not
+    assert min(n for *_, n in cells) >= 10
+
+
 def test_the_hospital_s_own_limit_holds_whatever_the_run_says(site: SiteFolder) -> None:
     site.policy.write_text("{min_images: 4, min_cell: 14}")
     asked = errand(site, asking(evaluation={"min_cell": 2}))

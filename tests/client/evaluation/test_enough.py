@@ -5,7 +5,7 @@ has more than the smaller."
 
 import numpy as np
 import pytest
-from exams import exam
+from exams import boxed_exam, exam
 
 from confrere_client.evaluation.enough import scorable, told_whole
 from confrere_client.finetune.judge import Exam
@@ -66,3 +66,12 @@ def test_findings_count_where_one_of_them_may_be_told_apart() -> None:
 
     assert counted(asked, 8) == list(range(20))
     assert counted(asked, 9) == []  # all have b: there is nothing to tell it from
+
+
+def test_boxes_count_where_enough_have_them_and_lack_them() -> None:
+    drawn = [["cell"]] * 11 + [[]] * 10
+    asked = boxed_exam(drawn, list(range(21)), ["cell"])
+
+    assert counted(asked, 10) == list(range(21))
+    assert counted(asked, 11) == []
+    assert counted(boxed_exam(drawn[:11], list(range(11)), ["cell"]), 10) == []  # none lacks them

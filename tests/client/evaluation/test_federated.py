@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from exams import exam
+from exams import boxed_exam, exam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -61,6 +61,31 @@ def test_every_count_of_each_structure_is_of_enough_patients(seed: int, smallest
         for cells, mine in ((one["positives"], ~without), (one["negatives"], without)):
             for first, after, images in cells:
                 inside = mine & (first <= step_N) & (step_N < after)
+                assert images == inside.sum()
+                assert len(np.unique(patients[inside])) >= smallest
+
+
+@given(seed=st.integers(0, 200), smallest=st.integers(2, 12))
+@settings(deadline=None, max_examples=15)
+def test_every_count_of_surest_boxes_is_of_enough_patients(seed: int, smallest: int) -> None:
+    generator = np.random.default_rng(seed)
+    patients = generator.integers(0, 45, 90)
+    drawn = [generator.choice(["cell", "platelet"], generator.integers(0, 4)) for _ in range(90)]
+    asked = boxed_exam([list(names) for names in drawn], patients.tolist(), ["platelet", "cell"])
+    found = np.full((90, 6, 6), np.nan)  # a box's four ends, its score, its class
+    found[:, :4, -2] = generator.random((90, 4))
+    found[:, :4, -1] = generator.integers(0, 2, (90, 4))
+
+    plain = read_evaluation(told({"found_NQ": found}, asked, smallest=smallest), 2, smallest)
+
+    assert plain["tallies"]
+    for one in plain["tallies"]:
+        mine = np.array([["platelet", "cell"][one["kind"]] in names for names in drawn])
+        sure = np.where(found[..., -1] == one["kind"], found[..., -2], 0).max(axis=1)
+        for cells, side in ((one["positives"], mine), (one["negatives"], ~mine)):
+            assert sum(n for *_, n in cells) == side.sum()
+            for first, after, images in cells:
+                inside = side & (first <= step_of(sure)) & (step_of(sure) < after)
                 assert images == inside.sum()
                 assert len(np.unique(patients[inside])) >= smallest
 

@@ -62,8 +62,23 @@ def test_labels_classes_head_and_scores_are_named() -> None:
 def test_of_a_segmentation_masks_are_named_and_what_is_withheld() -> None:
     rows = rows_of(on_site(tuning("segmentation", classes=["lesion"])))
 
-    assert "25% of the patients who have a mask" in rows["held out"]
+    assert "25% of the patients who have masks" in rows["held out"]
     assert "nothing of a structure that fewer have, or lack" in rows["leaves, of scores"]
+
+
+def test_of_a_detection_the_surest_box_is_named_and_what_is_withheld() -> None:
+    rows = rows_of(on_site(tuning("detection", classes=["cell"])))
+
+    assert "25% of the patients who have boxes" in rows["held out"]
+    assert "have a surest box in which range" in rows["leaves, of scores"]
+    assert "nothing of a class that fewer have, or lack" in rows["leaves, of scores"]
+
+
+def test_of_findings_it_is_named_what_is_withheld() -> None:
+    several, single = (asking(knobs={"kind": kind}) for kind in ("multilabel", "multiclass"))
+
+    assert "nothing of a finding that fewer have" in rows_of(several)["leaves, of scores"]
+    assert "nothing of" not in rows_of(single)["leaves, of scores"]
 
 
 def test_a_head_that_stays_is_said_to_stay() -> None:
