@@ -84,6 +84,12 @@ def _beside(path: Path) -> Path:
     return path.with_name(DECODER if path.stem == "encoder" else f"{path.stem}.{DECODER}")
 
 
+def _decoder_of(path: Path) -> Path:
+    """Return where it is, also where only the encoder and its card were called otherwise."""
+    own = _beside(path)
+    return own if own.exists() else path.with_name(DECODER)
+
+
 def load_release(path: Path, key: Ed25519PublicKey | None = None) -> tuple[Encoder, Card]:
     """Return the encoder, in evaluation mode, and its card.
 
@@ -122,7 +128,7 @@ def load_decoder(path: Path) -> tuple[dict[str, Tensor], str | None]:
     card, _ = _read_card(path.with_suffix(".json"))
     if card.decoder is None:
         return {}, None
-    beside = _beside(path)
+    beside = _decoder_of(path)
     try:
         content = beside.read_bytes()
     except OSError as fault:

@@ -55,8 +55,8 @@ def lumps(weights: Weights) -> Iterator[Tensor]:
     small: list[Tensor] = []
     held = 0
     for tensor in weights.values():
-        if tensor.numel() >= SMALL:
-            yield tensor
+        if tensor.numel() >= SMALL or tensor.dtype != torch.float32:
+            yield tensor  # one of another type would change what it is joined with
             continue
         small.append(tensor.reshape(-1))
         held += tensor.numel()
@@ -79,7 +79,7 @@ class _Scaled(Mapping[str, Tensor]):
         self.whole, self.factor = whole, factor
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.whole[name].mul_(self.factor)
+        return self.whole[name] * self.factor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.whole)

@@ -116,7 +116,7 @@ def _of_site(plain: Mapping[str, Any], classes: int) -> dict[str, Any]:
 
 def site_facts(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a report shows of an answer besides its figures."""
-    return {name: plain[name] for name in ("smallest", "claimed") if name in plain}
+    return {name: plain[name] for name in ("smallest", "enrolled") if name in plain}
 
 
 def _mean(found: Iterable[Pooled]) -> dict[str, float]:

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from confrere_common.errors import ExchangeError
 from confrere_common.weights import (
+    LUMP,
     add,
     combine,
     count,
     finite,
+    lumps,
     must_fit,
     nbytes,
     norm,
@@ -114,3 +116,26 @@ def test_weights_that_fit_pass_in_any_order() -> None:
 def test_one_entry_that_is_no_number_is_seen() -> None:
     assert finite({"a": torch.zeros(2), "n": torch.tensor([3])})
     assert not finite({"a": torch.zeros(2), "b": torch.tensor([[0.0, torch.nan]])})
+
+
+def test_lumps_hold_every_entry_once_and_mix_no_types() -> None:
+    weights = {f"small-{n}": torch.full((1000,), float(n)) for n in range(200)}
+    weights |= {"large": torch.ones(5000), "half": torch.ones(3).half(), "none": torch.ones(0)}
+    weights |= {"count": torch.tensor(100_000)}
+
+    found = list(lumps(weights))
+
+    assert sum(lump.numel() for lump in found) == count(weights)
+    assert sum(float(lump.double().sum()) for lump in found) == 1000 * 19900 + 5003 + 100_000
+    assert finite(weights)
+    assert max(lump.numel() for lump in found if lump is not weights["large"]) < LUMP + 1000
+    assert len(found) < 10
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("size", [3, 5000])
+def test_one_odd_entry_among_small_and_large_is_found(odd: float, size: int) -> None:
+    weights = {str(n): torch.ones(size) for n in range(20)}
+    weights["13"][1] = odd
+
+    assert not finite(weights)

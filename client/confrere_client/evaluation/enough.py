@@ -2,8 +2,10 @@
 
 The two sides of every structure, images that have it and images that lack it, add up to the same
 held-out images. So a side that is withheld is what others add up to, less the side that is told: a
-structure is told of whole or not at all. What three or more make out of each other (an organ less
-two kinds of lesion that fill nearly all of it) is not looked at.
+structure is told of whole or not at all. What is not looked at: what three or more make out of each
+other (an organ less two kinds of lesion that fill nearly all of it); and cells of two whose scores
+run alike, as whoever makes the model can have it: the same images, cut at two places, then differ
+by a few.
 
 Shapes: N images, C structures or findings.
 """

@@ -35,6 +35,9 @@ def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
     whole, and only as ``enough.told_whole`` allows: each count is of *smallest* patients at least,
     all add up to the same images, and so does what the side of one has more than that of another
     that lies within it. Where that is too long a text, cells are made larger.
+
+    Not promised: that no cells of two tallies differ by a few. They do where scores of two classes
+    run alike, which who makes the weights decides.
     """
     least = smallest
     tell = next((tell for name, tell in TELL.items() if name in answers), _classes)

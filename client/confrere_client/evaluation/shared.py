@@ -15,7 +15,8 @@ The rules, each for a reason:
 
 What this does not do: somebody who asks twice, with one patient more, sees a count change; only
 differential privacy bounds that, so a site should answer for one encoder once. And of three classes
-or more, the same patients are cut along scores that are not independent of each other.
+or more, the same patients are cut along scores that are not independent of each other: whoever
+makes two of them run alike, by weights of their own, learns counts smaller than a cell.
 
 Shapes: N images, K classes.
 """

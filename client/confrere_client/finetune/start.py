@@ -57,7 +57,8 @@ def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise ConfigError([f"finetune.start_decoder: {fault}. {WITHOUT}"])
     given, digest = load_decoder(path)
     if digest is None:
-        raise ConfigError([f"finetune.start_decoder: {path.name} came with none. {WITHOUT}"])
+        place = f"{path.parent.name}/{path.name}"
+        raise ConfigError([f"finetune.start_decoder: {place} came with none. {WITHOUT}"])
     if task.start_decoder_digest not in (None, digest):
         raise CheckpointError(
             f"the decoder beside {path.name} has the SHA-256 {digest[:16]}..., and "

@@ -131,8 +131,8 @@ class EvaluatedSite:
     images: Natural = 0
     """Held-out images that are counted."""
 
-    claimed: Natural = 0
-    """Images that it told of, where it enrolled with fewer: its counts were scaled down."""
+    enrolled: Natural = 0
+    """Images that it enrolled with to train on, where it told of more to score on."""
 
     smallest: Natural = 0
     """Patients that each of its cells holds at least."""
@@ -265,10 +265,10 @@ def _lopsided(sites: Sequence[EvaluatedSite]) -> Iterator[str]:
                 "pooled figure is mostly its own, and rests on its word."
             )
     for one in sites:
-        if one.claimed:
+        if one.enrolled:
             yield (
-                f"Site '{one.site}' told of {one.claimed} images, but enrolled with {one.images} "
-                "at most: its counts were scaled down to those. Ask it why."
+                f"Site '{one.site}' scored the model on {one.images} images, and trains on "
+                f"{one.enrolled}: its part 'test' is the larger, if that is so."
             )
 
 

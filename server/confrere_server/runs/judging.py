@@ -6,7 +6,6 @@ killed before asks again, and a site answers the same.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +23,9 @@ from confrere_server.store import ServerState
 FOLDER, FILE = "evaluations", "evaluation.json"
 
 SIDES = ("positives", "negatives")
+
+MANY = 10
+"""Times as many images as a site trains on that it may have to score a model on."""
 
 Said: TypeAlias = Mapping[str, Any] | str
 """What a site told, as plain values; or why it told nothing."""
@@ -54,7 +56,7 @@ def evaluate(
 def heard_of(run: Run, sites: Mapping[str, int], answers: Iterable[Answer]) -> dict[str, Said]:
     """Return what each of *sites* said; that it was silent, or its answer unsound, if so.
 
-    A site counts for as many images as it enrolled with, at most (``within``).
+    How many images a site may tell of hangs on how many it enrolled with (``within``).
     """
     asked, task = evaluation_of(run), task_of(run)
     said: dict[str, Said] = dict.fromkeys(sites, ABSENT)
@@ -73,36 +75,21 @@ def heard_of(run: Run, sites: Mapping[str, int], answers: Iterable[Answer]) -> d
     return said
 
 
-def within(told: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """Return an answer in which no tally counts more than *most* images; ExchangeError if none may.
+def within(told: Mapping[str, Any], enrolled: int) -> dict[str, Any]:
+    """Return an answer, marked with ``enrolled`` where it counts more images than that.
 
-    A count is a site's word alone, and a large one would be all that a pooled figure tells. Where a
-    tally has more, all its cells are scaled down alike, and ``claimed`` is what it told of.
+    A part 'test' may be larger than what a site trains on, which is what it enrolled with. But a
+    count is its word alone, and a huge one would be all that a pooled figure tells: ExchangeError
+    for more than MANY times as many.
     """
-    if most < 1:
-        raise ExchangeError("it enrolled with no images, so none of its counts is taken.")
-    claimed = max((sum(_counts(tally)) for tally in told["tallies"]), default=0)
-    if claimed <= most:
-        return dict(told)
-    return {
-        **told,
-        "tallies": [_scaled(tally, most) for tally in told["tallies"]],
-        "claimed": claimed,
-    }
-
-
-def _scaled(tally: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """Return a tally of *most* images at most; a cell that would be of none is left out."""
-    counts = _counts(tally)
-    total, ends = sum(counts), [0, *accumulate(counts)]
-    kept = [end * min(most, total) // total for end in ends]  # of sums, so that no cell's rest adds
-    left = iter([after - before for before, after in pairwise(kept)])
-    scaled = {side: [[*ends, n] for *ends, _ in tally[side] if (n := next(left))] for side in SIDES}
-    return {**tally, **scaled}
-
-
-def _counts(tally: Mapping[str, Any]) -> list[int]:
-    return [n for side in SIDES for *_, n in tally[side]]
+    sums = [sum(n for side in SIDES for *_, n in tally[side]) for tally in told["tallies"]]
+    images = max(sums, default=0)
+    if images > MANY * enrolled:
+        raise ExchangeError(
+            f"it tells of {images} images and enrolled with {enrolled}; at most {MANY} times as "
+            "many are believed."
+        )
+    return {**told, "enrolled": enrolled} if images > enrolled else dict(told)
 
 
 def keep(folder: Path, round: int, said: Mapping[str, Said]) -> None:

@@ -20,7 +20,7 @@ from confrere_common.model import (
     task_of,
     whole_encoder,
 )
-from confrere_common.release import DECODER, Card, save_release
+from confrere_common.release import DECODER, Card, load_decoder, load_release, save_release
 from confrere_common.weights import Weights
 
 
@@ -139,3 +139,24 @@ def test_a_decoder_that_was_altered_or_lost_is_refused(tmp_path: Path) -> None:
     (tmp_path / DECODER).unlink()
     with pytest.raises(CheckpointError, match=r"No such file.*start_decoder: false"):
         with_start(segmenting(path), tmp_path)
+
+
+def test_an_encoder_that_was_renamed_still_has_its_decoder(tmp_path: Path) -> None:
+    path, _ = released(tiny_run("medsass"), tmp_path)
+    for end in (".safetensors", ".json"):
+        path.with_suffix(end).rename(tmp_path / f"lung{end}")
+
+    _, warm = with_start(segmenting(tmp_path / "lung.safetensors"), tmp_path)
+
+    assert any(not name.startswith("encoder.") for name in warm)
+
+
+def test_two_releases_in_one_folder_have_a_decoder_each(tmp_path: Path) -> None:
+    path, _ = released(tiny_run("medsass"), tmp_path)
+    encoder, card = load_release(path)
+    other = {name: tensor + 1 for name, tensor in load_decoder(path)[0].items()}
+    save_release(tmp_path / "lung.safetensors", encoder.state_dict(), card, other)
+
+    (one, _), (two, _) = load_decoder(path), load_decoder(tmp_path / "lung.safetensors")
+
+    assert all(torch.equal(one[name] + 1, two[name]) for name in one)

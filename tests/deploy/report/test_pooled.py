@@ -87,12 +87,12 @@ def test_a_coarse_share_of_images_left_alone_is_warned_of() -> None:
 
 
 def test_a_site_that_makes_up_most_of_a_figure_is_named() -> None:
-    many = {**said(FINE), "claimed": 10**9}
+    many = {**said(FINE), "enrolled": 40}
 
     told = list(cautions(found(north=said(FINE[:50]), south=many)))
 
     assert told[0].startswith("Site 'south' counted 80% of the images")
-    assert told[1].startswith("Site 'south' told of 1000000000 images, but enrolled with 200")
+    assert told[1].startswith("Site 'south' scored the model on 200 images, and trains on 40")
     assert list(cautions(found(north=said(FINE), south=said(FINE)))) == []
 
 
