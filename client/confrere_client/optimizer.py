@@ -1,6 +1,6 @@
 """AdamW over a model's own names, and its moments as plain named tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +57,16 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def clip(parameters: Sequence[nn.Parameter], most: float) -> None:
+    """Shorten all gradients together to a Euclidean norm of *most*, where they are longer.
+
+    To the bit what ``torch.nn.utils.clip_grad_norm_`` does of float32 on one device, which is all
+    that is trained here: it first sorts them by both, in two thirds more time for a small model.
+    """
+    gradients = [one.grad for one in parameters if one.grad is not None]
+    if gradients:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))

@@ -17,7 +17,7 @@ from confrere_client import schedule
 from confrere_client.device import arithmetic, choose_device, prepare
 from confrere_client.facts import Facts, Pixels, Weighed
 from confrere_client.measure import health
-from confrere_client.optimizer import make_optimizer, moments, restore, set_rate
+from confrere_client.optimizer import clip, make_optimizer, moments, restore, set_rate
 from confrere_client.pieces import Losses, Pieces
 from confrere_common.among import active_in
 from confrere_common.augment.pipeline import augmentation, normalise
@@ -115,7 +115,8 @@ class Trainer:
         metrics = {"loss": float(total) / steps, "seconds": seconds, "seen": float(seen)}
         if self.run.stage == "pretrain":  # what a task needs of features, its validation tells
             metrics |= self._health(images, generator)
-            metrics |= self._own_figures(images, generator)
+            if self.model.figures:
+                metrics |= self._own_figures(images, generator)
         for mixing in mixings:
             metrics |= mixing.told()
         return self._ended(mixings, metrics, steps)
@@ -249,7 +250,7 @@ class Trainer:
         for mixing in mixings:
             mixing.after_backward()
         if train.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.trained, train.clip_norm)
+            clip(self.trained, train.clip_norm)
         optimizer.step()
         self.model.after_step(progress)
         return loss
@@ -269,7 +270,7 @@ class Trainer:
 
     def _report(self, total: Tensor, done: int, steps: int, watch: Watch | None) -> None:
         mean = float(total) / done
-        if not np.isfinite(mean):
+        if not math.isfinite(mean):
             raise self._lost("the loss was no longer a number", done, steps)
         if watch is not None:
             watch(done, steps, mean)
@@ -291,8 +292,6 @@ class Trainer:
 
     @torch.no_grad()
     def _own_figures(self, images: Pixels, generator: torch.Generator) -> Mapping[str, float]:
-        if not self.model.figures:
-            return {}
         positions = _spread(len(images), PAIRS)
         stored, known = self.fetch(images, positions), self.known(images, positions)
         with arithmetic(self.run.train, self.device):

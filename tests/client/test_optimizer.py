@@ -5,7 +5,7 @@ import torch
 from tiny_runs import tiny_run
 from torch import nn
 
-from confrere_client.optimizer import make_optimizer, moments, restore, set_rate
+from confrere_client.optimizer import clip, make_optimizer, moments, restore, set_rate
 from confrere_common.config import Train
 from confrere_common.method import METHODS
 from confrere_common.model import build_model
@@ -107,3 +107,21 @@ def test_the_rate_is_set_for_every_group() -> None:
     set_rate(optimizer, 0.25)
 
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("most", [1e-3, 1.0, 1e6])
+def test_gradients_are_clipped_as_torch_does_it_to_the_bit(most: float) -> None:
+    ours, theirs = network(), network()
+    for model in (ours, theirs):
+        model(torch.ones(2, 4)).square().mean().backward()
+        model[1].weight.grad = None  # a layer that rests this round
+
+    clip(list(ours.parameters()), most)
+    torch.nn.utils.clip_grad_norm_(theirs.parameters(), most)
+
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert one.grad is other.grad is None or torch.equal(one.grad, other.grad)
+
+
+def test_nothing_to_clip_is_no_fault() -> None:
+    clip(list(network().parameters()), 1.0)
