@@ -4,15 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.data.images import Images, images_of
+from confrere_client.data.images import Images, content_digest, images_of
 from confrere_client.evaluation.enough import scorable
 from confrere_client.evaluation.federated import NothingToScore, told
-from confrere_client.finetune.held_out import as_noted, held_out
+from confrere_client.finetune.held_out import Seen, as_noted, held_out
 from confrere_client.finetune.judge import Exam, judge_of
 from confrere_client.finetune.lesson import marked
 from confrere_client.hospital.finetune_text import lets_evaluate
@@ -35,12 +36,13 @@ from confrere_common.loading import COMMON_FAMILIES, parse_run
 from confrere_common.model import load_weights, task_of
 from confrere_common.task import FineTask
 
+log = getLogger(__name__)
 Rows = NDArray[np.int64]
 
 NOBODY: Rows = np.empty(0, np.int64)
 
 NOTE = "held-out.json"
-"""In a run's folder: who is held out of it."""
+"""In a run's folder: who is held out of it, and of which data set."""
 
 LOCAL = "local/"
 """Before the names of weights that a site keeps to itself, in its state."""
@@ -102,31 +104,44 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
     """
     run = parse_run(json.loads(text), COMMON_FAMILIES)
     entry = entry_of(folder, run)
+    # Before images are decoded: what changes meanwhile is another data set to the next round.
+    whole = _fingerprint(entry, run) if evaluation_of(run) and terms.at_most is not None else None
     images = images_for(entry, run, folder / "cache", at_most=terms.at_most)
     if evaluation_of(run) is None:
         return Shelf(images=images, held=NOBODY, exam=images, asked=NOBODY)
-    apart = open_registered(entry, part="test")
-    if records := _listed(apart):
-        exam = _sized(apart, run, folder)
-        asked = _askable(run, entry, exam, np.arange(len(exam)), records)
-        return Shelf(images=images, held=NOBODY, exam=exam, asked=asked)
-    records = _listed(open_registered(entry, terms.at_most))
-    held = as_noted(
-        run, images, terms.note, lambda: _worth_holding(run, entry, images, records, terms)
+    tests = open_registered(entry, part="test")
+    seen = Seen(
+        fingerprint=whole or images.digest,
+        records=open_registered(entry).records(),
+        tests=_listed(tests),
     )
-    asked = _askable(run, entry, images, held, records)
-    return Shelf(images=images, held=held, exam=images, asked=asked)
+    held, sound = as_noted(
+        run, images, seen, terms.note, lambda: _worth_holding(run, entry, images, seen, terms)
+    )
+    if not sound:
+        log.warning("nobody is scored in this run: its images, or its note, are no longer the same")
+        return Shelf(images=images, held=held, exam=images, asked=NOBODY)
+    exam, rows = images, held
+    if seen.tests:
+        exam = _sized(tests, run, folder)
+        rows = np.arange(len(exam))
+    asked = _askable(run, entry, exam, rows, seen.tests or seen.records)
+    return Shelf(images=images, held=held, exam=exam, asked=asked)
 
 
-def _worth_holding(
-    run: Run, entry: Registered, images: Images, records: Sequence[Record], terms: Terms
-) -> Rows:
+def _fingerprint(entry: Registered, run: Run) -> str:
+    """Return the digest that the images have where no policy caps them; all files are read."""
+    return content_digest(open_registered(entry), run.data.image_px, run.data.channels)
+
+
+def _worth_holding(run: Run, entry: Registered, images: Images, seen: Seen, terms: Terms) -> Rows:
     """Return all images of the patients to hold out, but for those who could not be told of."""
     task = task_of(run)
     if task is None or terms.smallest is None:
         return NOBODY
     held = held_out(run, images)
-    useful = scorable(task, images, _askable(run, entry, images, held, records), terms.smallest)
+    asked = _askable(run, entry, images, held, seen.records)
+    useful = scorable(task, images, asked, terms.smallest)
     patients_N = images.catalog.patients
     return held[np.isin(patients_N[held], patients_N[useful])]
 

@@ -1,14 +1,15 @@
 """Which of its own patients a hospital keeps apart from a fine-tuning, to score the model on.
 
 A patient is told from others by the first of its images' names: who else is there hardly moves who
-is held out. Who is when a run begins is noted in its folder, and stays so in every round: a patient
-who was learned from, since few were there or a policy let nothing leave, is never scored later.
+is held out. Who is when a run begins is noted in its folder with a fingerprint of the whole data
+set, and stays so in every round. Names need not mean the same images in another data set (rows of
+an archive move): once another is met, nobody is scored for the rest of the run.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from confrere_client.data.catalog import Catalog, patient_labels
 from confrere_client.data.images import Images
 from confrere_client.finetune.lesson import marked
+from confrere_client.source import Record
 from confrere_common.config import Run
 from confrere_common.judged import evaluation_of
 from confrere_common.model import task_of
@@ -24,6 +26,38 @@ from confrere_common.storage import atomic_write
 from confrere_common.task import TASKS
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A data set as one round meets it, whatever the policy lets that round use of it."""
+
+    fingerprint: str
+    """Changes with any image and with what is known of one."""
+
+    records: Sequence[Record]
+    """All that may be learned from: what else is of a patient is found in it."""
+
+    tests: Sequence[Record]
+    """What the source marks 'test'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What was settled when a run began at the site."""
+
+    marked: bool
+    """Whether the source marked who is held out as 'test'."""
+
+    fingerprint: str
+    """Of the data set that was there; '' once another was met."""
+
+    images: frozenset[str]
+    """Of all images of the patients who are held out: what their names hash to."""
+
+    def holds(self, seen: Seen) -> bool:
+        """Say whether the data set is still the one that the note was made of."""
+        return (self.marked, self.fingerprint) == (bool(seen.tests), seen.fingerprint)
 
 
 def held_out(run: Run, images: Images) -> Rows:
@@ -43,29 +77,61 @@ def held_out(run: Run, images: Images) -> Rows:
     return np.flatnonzero(np.isin(catalog.patients, kept))
 
 
-def as_noted(run: Run, images: Images, note: Path, first: Callable[[], Rows]) -> Rows:
-    """Return all images of the patients in *note*; where there is none, those of *first* go there.
+def as_noted(
+    run: Run, images: Images, seen: Seen, path: Path, first: Callable[[], Rows]
+) -> tuple[Rows, bool]:
+    """Return all images of the patients in the note at *path*, and whether anybody may be scored.
 
-    Guarantee: nobody is held out who was not when the note was made.
+    Where there is no note it is made: of who is marked 'test', else of whose images *first* gives.
+
+    Guarantee: nobody is scored who was not held out when the note was made; nor is anybody from the
+    round on that meets another data set than was there then, or a note that cannot be read.
     """
-    catalog = images.catalog
-    ranks = _ranks(catalog, run.data.seed)
-    if not note.exists():
-        rows = first()
-        held = sorted(ranks[int(patient)] for patient in np.unique(catalog.patients[rows]))
-        atomic_write(note, json.dumps(held).encode())
-        return rows
-    known = _noted(note)
-    apart = [patient for patient, rank in ranks.items() if rank in known]
-    return np.flatnonzero(np.isin(catalog.patients, apart))
+    made = path.exists()
+    note = _read(path) if made else _settled(run, images, seen, first)
+    sound = note.holds(seen)
+    if not made:
+        _write(path, note)
+    elif note.fingerprint and not sound:
+        # It stays so when the former data set comes back: in between, who was noted may not have
+        # been known again, and learned from.
+        _write(path, replace(note, fingerprint=""))
+    hashes = {_digest(run.data.seed, record.name): record.name for record in seen.records}
+    noted = [name for digest, name in hashes.items() if digest in note.images]
+    theirs = [record.name for record in _owned(seen.records, noted)]
+    return np.flatnonzero(np.isin(images.catalog.names, theirs)), sound
 
 
-def _noted(note: Path) -> Collection[str]:
-    """Return who is noted; nobody where that cannot be read: whom it held out is not guessed."""
+def _settled(run: Run, images: Images, seen: Seen, first: Callable[[], Rows]) -> Note:
+    """Return the note of a run that begins now."""
+    apart = seen.tests or _owned(seen.records, images.catalog.names[first()])
+    names = frozenset(_digest(run.data.seed, record.name) for record in apart)
+    return Note(marked=bool(seen.tests), fingerprint=seen.fingerprint, images=names)
+
+
+def _owned(records: Sequence[Record], names: Collection[str]) -> Sequence[Record]:
+    """Return all records of the patients who own one of *names*."""
+    wanted = set(names)
+    owners = {record.patient for record in records if record.name in wanted}
+    return [record for record in records if record.patient in owners]
+
+
+def _write(path: Path, note: Note) -> None:
+    plain = {**asdict(note), "images": sorted(note.images)}
+    atomic_write(path, json.dumps(plain).encode())
+
+
+def _read(path: Path) -> Note:
+    """Return what is noted; nobody, of no data set, where it cannot be read: no guess."""
     try:
-        return frozenset(map(str, json.loads(note.read_bytes())))
-    except (ValueError, TypeError):
-        return frozenset()
+        plain = json.loads(path.read_bytes())
+        return Note(
+            marked=bool(plain["marked"]),
+            fingerprint=str(plain["fingerprint"]),
+            images=frozenset(map(str, plain["images"])),
+        )
+    except (ValueError, TypeError, KeyError):
+        return Note(marked=False, fingerprint="", images=frozenset())
 
 
 def _chosen(catalog: Catalog, share: float, seed: int) -> Iterator[int]:
@@ -83,10 +149,9 @@ def _ranks(catalog: Catalog, seed: int) -> dict[int, str]:
     patients, places = np.unique(catalog.patients[order], return_index=True)
     firsts = catalog.names[order][places]
     return {
-        int(patient): _digest(f"{seed}\n{first}")
-        for patient, first in zip(patients, firsts, strict=True)
+        int(patient): _digest(seed, first) for patient, first in zip(patients, firsts, strict=True)
     }
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _digest(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}\n{name}".encode("utf-8", "surrogatepass")).hexdigest()

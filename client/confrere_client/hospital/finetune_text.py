@@ -60,7 +60,8 @@ def _held_out(run: Run, smallest: int, marks: str) -> str:
     return (
         f"patients whom your source marks 'test'; where it marks none, {run.data.test_share:.0%} "
         f"of {whose}, who are not trained on; but nobody of whom nothing could be told, as they "
-        f"are fewer than {smallest} when the run begins here"
+        f"are fewer than {smallest} when the run begins here. Where the data set changes after "
+        "that, nobody is scored any more"
     )
 
 

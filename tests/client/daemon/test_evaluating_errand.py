@@ -1,86 +1,35 @@
 """A model is scored in a hospital's worker: counts of enough patients lie leave, or none."""
 
-import io
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
-from served import enrolled, make_study, served
-from tiny_runs import ENCODERS
+from scored import asking, errand, lent, paint, site_with_scans, told
 
-from confrere_client.daemon.errand import Errand, errand_key, spool
-from confrere_client.daemon.lessons import NOTE, Shelf, shelf, terms_of
+from confrere_client.daemon.errand import Errand
+from confrere_client.daemon.lessons import NOTE, shelf
 from confrere_client.daemon.outbox import Outbox
-from confrere_client.daemon.worker import Worker
-from confrere_client.hospital.policy import read_policy
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
-from confrere_common.exchange import Task, Update
+from confrere_common.exchange import Update
 from confrere_common.judged import read_evaluation
-from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
-from confrere_common.model import build_model, shared_weights
 
 CLASSES = 2
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> SiteFolder:
-    with served(make_study(tmp_path / "study")) as server:
-        found = enrolled(server.workspace, tmp_path / "site", "north", "{min_images: 4}")
-    paint(found.folder / "scans.npz")
-    add(found.folder, "ward", found.folder / "scans.npz", one_image_per_patient=True)
-    return found
-
-
-def paint(path: Path, count: int = 120, **more: Any) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (count, 16, 16), dtype=np.uint8)
-    labels = np.array(["a", "b"])[np.arange(count) % 2]
-    np.savez(path, **{"train_images": pixels, "train_labels": labels, **more})
-
-
-def asking(**finetune: Any) -> Run:
-    plain = {
-        "name": "tuned",
-        "stage": "finetune",
-        "data": {"source": "site", "image_px": 16, "channels": 1, "dims": 2},
-        "encoder": ENCODERS["resnet"],
-        "train": {"batch": 8, "steps_per_round": 1, "device": "cpu"},
-        "federation": {"rounds": 2},
-        "finetune": {"classes": ["a", "b"], **finetune},
-    }
-    return parse_run(plain, COMMON_FAMILIES)
-
-
-def errand(site: SiteFolder, run: Run, round: int = 2, *, evaluate: bool = True) -> Errand:
-    weights = shared_weights(build_model(run, seed=0))
-    task = Task(run=dump(run), round=round, seed=0, weights=weights, evaluate=evaluate)
-    return spool(site.folder / "spool", "run-1", task, errand_key("run-1", task))
-
-
-def told(site: SiteFolder, asked: Errand) -> dict[str, object]:
-    said = io.StringIO()
-    Worker(site, said).serve(iter([json.dumps(asked.as_dict())]))
-    last: dict[str, object] = json.loads(said.getvalue().splitlines()[-1])
-    return last
+    return site_with_scans(tmp_path)
 
 
 def kept(site: SiteFolder, asked: Errand) -> Update:
     update = Outbox(folder=site.outbox, key=site.outbox_key()).get(asked.key)
     assert isinstance(update, Update)
     return update
-
-
-def lent(site: SiteFolder, run: Run) -> Shelf:
-    """Return what the run would see, as the site's policy and notes are by now."""
-    shelf.cache_clear()
-    terms = terms_of(run, read_policy(site.policy), site.runs / "run-1")
-    return shelf(site.folder, dump(run), terms)
 
 
 def counts(update: Update) -> list[int]:
@@ -235,7 +184,7 @@ def test_masks_are_held_out_only_where_both_sides_of_a_structure_may_be_told(
 
 
 def test_who_was_learned_from_is_not_scored_when_the_policy_grows_laxer(site: SiteFolder) -> None:
-    """Guarantee: "nobody is held out who was not when the note was made"."""
+    """Guarantee: "nobody is scored who was not held out when the note was made"."""
     site.policy.write_text("{min_images: 4, min_cell: 16}")
     run = asking(evaluation={"min_cell": 2})
     assert len(lent(site, run).held) == 0
@@ -245,24 +194,6 @@ def test_who_was_learned_from_is_not_scored_when_the_policy_grows_laxer(site: Si
 
     (site.runs / "run-1" / NOTE).unlink()  # as if the run began now
     assert len(lent(site, run).held) == 30
-
-
-def test_who_was_held_out_stays_so_when_patients_come(site: SiteFolder) -> None:
-    before = lent(site, asking())
-    names = before.exam.catalog.names[before.held]
-
-    paint(site.folder / "scans.npz", count=200)
-    (site.folder / "cache").rename(site.folder / "older")
-    after = lent(site, asking())
-
-    assert sorted(after.exam.catalog.names[after.held]) == sorted(names)
-
-
-def test_a_note_that_is_damaged_holds_nobody_out(site: SiteFolder) -> None:
-    lent(site, asking())
-    (site.runs / "run-1" / NOTE).write_text("[")
-
-    assert len(lent(site, asking()).held) == 0
 
 
 def test_images_that_the_source_marks_as_test_are_scored_and_all_others_learned_from(

@@ -56,6 +56,7 @@ def test_labels_classes_head_and_scores_are_named() -> None:
     assert "cells of 10 patients" in rows["leaves, of scores"]
     assert "25% of each class's patients, who are not trained on" in rows["held out"]
     assert "fewer than 10 when the run begins" in rows["held out"]
+    assert "the data set changes after that, nobody is scored" in rows["held out"]
     assert "each one's label" in rows["stays"]
 
 
