@@ -14,6 +14,14 @@ from pathlib import Path
 
 from confrere_client.ingest.reader import Skipped
 
+SPACING, DIRECTIONS, ORIGIN = "spacing", "directions", "origin"
+
+META_SAYS: Mapping[str, tuple[str, ...]] = {
+    SPACING: ("elementspacing", "elementsize"),
+    DIRECTIONS: ("transformmatrix", "rotation", "orientation"),
+    ORIGIN: ("offset", "position", "origin"),
+}
+
 LONGEST = 64 << 10
 """A header of more bytes is none."""
 
@@ -53,6 +61,10 @@ class Meta:
 
     head: str
     """A header of these values, up to the field that names the voxels."""
+
+    says: frozenset[str] = frozenset()
+    """Which of SPACING, DIRECTIONS and ORIGIN it has: SimpleITK gives 1 mm, none and 0 for those
+    that it lacks, as though they were said."""
 
     texts: tuple[str, ...] = ()
     """Values of the header that may hold a name."""
@@ -126,6 +138,9 @@ def _meta(file: Path, head: bytes) -> Meta:
         packed=fields.get("compresseddata", "").lower() in ("true", "1", "t"),
         data=file if local else _beside(file, named),
         head=_anew(fields, META_KEPT, " = "),
+        says=frozenset(
+            what for what, names in META_SAYS.items() if any(fields.get(name) for name in names)
+        ),
         texts=_texts(fields),
     )
 
@@ -153,8 +168,28 @@ def _nrrd(file: Path, head: bytes) -> Meta:
         packed=encoding in ("gzip", "gz"),
         data=file if named is None else _beside(file, named),
         head="NRRD0005\n" + _anew(fields, NRRD_KEPT, ": "),
+        says=_nrrd_says(fields, len(sizes)),
         texts=_texts(fields),
     )
+
+
+def _nrrd_says(fields: Mapping[str, str], axes: int) -> frozenset[str]:
+    """Return what a NRRD says of its grid: an axis of colours or times need have no step.
+
+    Directions and origin are in no patient's system unless ``space`` names one.
+    """
+
+    def has(name: str) -> bool:
+        value = fields.get(name, "").lower()
+        return bool(value) and value.count("none") + value.count("nan") <= max(axes - 3, 0)
+
+    patient = "space" in fields
+    said = {
+        SPACING: has("spacings") or has("spacedirections"),
+        DIRECTIONS: patient and has("spacedirections"),
+        ORIGIN: patient and has("spaceorigin"),
+    }
+    return frozenset(what for what, there in said.items() if there)
 
 
 def _fields(head: bytes, mark: bytes, last: str = "") -> tuple[dict[str, str], int]:

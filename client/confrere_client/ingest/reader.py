@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 import confrere_client.ingest.readers
@@ -73,6 +74,21 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A volume as its file has it, and how it was turned."""
+
+    voxels_CZYX: NDArray[Any]
+    spacing_mm: tuple[float, ...]
+    """Z Y X, as the voxels."""
+
+    codes: NDArray[np.int64]
+    """Along which patient axis each voxel axis was taken to run: ``orient.axis_codes``."""
+
+    oriented: bool
+    """Whether the file says so; else it is what the format's readers assume."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exam:
     """One image or volume with what is technically known of it, and nothing else."""
 
@@ -83,9 +99,15 @@ class Exam:
     spacing_mm: tuple[float, ...] = ()
     """[Z] Y X; empty when unknown."""
 
+    spacing_told: bool = True
+    """False where the file says nothing of it: what stands there is what its readers assume."""
+
     centre_mm: tuple[float, ...] = ()
-    """Where the grid's centre lies in the patient, along R A S; empty when unknown. Which way its
-    axes run does not move it."""
+    """Where the grid's centre lies in the patient, along R A S; empty when the file does not say.
+    Which way its axes run does not move it."""
+
+    stored: Stored | None = None
+    """The volume before it was turned, where files of its kind may not say how they lie."""
 
     source_shape: tuple[int, ...] = ()
     """Shape of what the file holds, where ``picture_px`` made the pixels fewer; empty: theirs."""

@@ -78,13 +78,16 @@ def organ(path: Path, side: int = 20) -> None:
     volume(path, labels)
 
 
-def prepared(folder: Path, config: Config | None = None) -> tuple[Dataset, dict[str, int]]:
+def prepared(
+    folder: Path, config: Config | None = None, table: Path | None = None
+) -> tuple[Dataset, dict[str, int]]:
     prepare(
         Order(
             sources=(folder / "in",),
             dataset=folder / "set",
             plan=Plan(modality="mr", image_px=None),
             shaping=config or Config(crop_foreground=False),
+            table=table,
         )
     )
     report = json.loads((folder / "set/report.json").read_text())
@@ -186,6 +189,22 @@ def test_a_label_map_stored_the_other_way_round_lies_where_its_image_does(tmp_pa
     shards = Shards(dataset.folder / FOLDER)
     mask = shards.image(place_of(row["mask"]), tuple(row["shape"][1:]), row["mask"]["dtype"])
     assert mask[0, 0, 0] == 1
+
+
+def test_a_catalog_that_comes_later_has_its_mask_taken_with_a_warning(tmp_path: Path) -> None:
+    scan(tmp_path / "in/a.nii.gz")
+    labels = np.zeros((20, 18, 16), np.uint8)
+    labels[5:15, 5:12, 4:12] = 2
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([2, 2, 2, 1])), tmp_path / "in/a_seg.nii.gz")
+    (alone,) = prepared(tmp_path)[0].rows()
+    table = tmp_path / "in/t.csv"
+    table.write_text("path,mask\na.nii.gz,a_seg.nii.gz\n")
+
+    (told,) = prepared(tmp_path, table=table)[0].rows()
+
+    assert alone["mask"] is None
+    assert told["mask"] is not None
+    assert alone["warnings"] == told["warnings"] == [ELSEWHERE]
 
 
 def test_one_image_has_one_mask_and_another_is_told(tmp_path: Path) -> None:

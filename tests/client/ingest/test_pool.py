@@ -1,11 +1,16 @@
+import mmap
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from confrere_client.ingest.working.pool import Pool, Said, Task
+from confrere_client.ingest.working import pool as pools
+from confrere_client.ingest.working.pool import Pool, Said, Task, _Hand
 
 
 @pytest.fixture
@@ -47,6 +52,66 @@ def test_a_task_that_hangs_is_ended_and_the_others_go_on(pool: Pool) -> None:
 
     assert words.pop(0)["skip"] == "takes too long"
     assert all("done" in said for said in words.values())
+
+
+class Watched:
+    """A worker that is none, held against a clock that only a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *limits_s: float) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        self.begun = mmap.mmap(-1, pools.COUNTER_BYTES)
+        self.hand = _Hand(process=cast(Any, None), line=cast(Any, None), begun=self.begun)
+        for number, limit_s in enumerate(limits_s):
+            self.hand.give(task("answer", number, limit_s=limit_s))
+
+    def begins(self, count: int) -> None:
+        self.begun[:] = count.to_bytes(pools.COUNTER_BYTES, sys.byteorder)
+
+    def late_after(self, seconds: float) -> bool:
+        self.now_s += seconds
+        return self.hand.late()
+
+
+def test_a_task_has_its_own_time_and_not_that_of_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch, 1, 300, 300)
+    watched.begins(1)
+
+    assert [watched.late_after(seconds) for seconds in (0, 0.9, 0.2)] == [False, False, True]
+
+
+def test_a_task_has_its_time_from_when_it_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, 300, 1)
+    watched.begins(1)
+    before = watched.late_after(0), watched.late_after(200)
+
+    watched.begins(2)  # nothing was told of the first yet
+
+    assert before == (False, False)
+    assert [watched.late_after(seconds) for seconds in (50, 0.9, 0.2)] == [False, False, True]
+    assert watched.hand.at_work() == 1
+
+
+def test_a_worker_that_loads_its_readers_has_the_longest_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch, 1, 300)
+
+    assert [watched.late_after(seconds) for seconds in (299, 2)] == [False, True]
+
+
+def test_a_worker_without_a_task_is_never_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch, 1)
+    watched.begins(1)
+    watched.hand.finish()
+    idle = watched.late_after(0), watched.late_after(1000)
+
+    watched.hand.give(task("answer", 1, limit_s=1))
+
+    assert idle == (False, False)
+    assert [watched.late_after(seconds) for seconds in (0.9, 0.2)] == [False, True]
 
 
 def test_all_that_a_worker_says_is_heard_in_order(pool: Pool) -> None:

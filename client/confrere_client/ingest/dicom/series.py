@@ -121,14 +121,17 @@ def _exam(filled: Filled, part: Part, suffix: str) -> Exam:
     voxels = _even(_upright(voxels, stack), stack)
     spacing: tuple[float, ...] = (stack.step, *(first.spacing or (1.0, 1.0)))
     centre: tuple[float, ...] = ()
-    if first.axes is not None and first.position is not None:
+    placed = first.axes is not None and first.position is not None
+    told = placed and first.spacing is not None  # without places a step is but a thickness
+    if placed:
         affine = _affine(stack)
-        centre = centre_of(affine, voxels.shape[1:])
+        centre = centre_of(affine, voxels.shape[1:]) if told else ()
         voxels, spacing = to_ras(voxels, affine)
         tags["orientation"] = "RAS"
     return Exam(
         pixels=voxels,
         spacing_mm=spacing,
+        spacing_told=told,
         centre_mm=centre,
         tags=tags,
         window=filled.window,

@@ -11,7 +11,7 @@ from confrere_client.ingest.keeping.book import RETRIED, Book, blob, text_of
 from confrere_client.ingest.keeping.keys import key_of
 
 _PARTS = """
-SELECT p.grp, f.place, f.size, f.mtime, p.idx, m.place, m.size, m.mtime, f.id, g.mark
+SELECT p.grp, f.place, f.size, f.mtime, p.idx, m.place, m.size, m.mtime, f.id, g.mark, o.how
 FROM parts p JOIN files f ON f.id = p.file LEFT JOIN masks o ON o.place = f.place
 LEFT JOIN files m ON m.place = o.mask AND m.state = 'read' LEFT JOIN groups g ON g.grp = p.grp
 WHERE NOT EXISTS (SELECT 1 FROM masks t WHERE t.mask = f.place)
@@ -25,7 +25,7 @@ JOIN files f ON f.id = p.file WHERE (n.first, n.grp) > (?, ?) AND (n.first, n.gr
 ORDER BY n.first, n.grp
 """  # noqa: S608  (only columns)
 _MASK = """
-SELECT m.id FROM masks o JOIN files f ON f.place = o.place
+SELECT m.id, o.how FROM masks o JOIN files f ON f.place = o.place
 JOIN files m ON m.place = o.mask AND m.state = 'read' WHERE f.id = ?
 """
 _GONE = """
@@ -33,6 +33,9 @@ SELECT g.grp FROM groups g WHERE NOT EXISTS (
   SELECT 1 FROM parts p JOIN files f ON f.id = p.file WHERE p.grp = g.grp
   AND NOT EXISTS (SELECT 1 FROM masks t WHERE t.mask = f.place))
 """
+TABLE = "table"
+"""masks.how: a catalog says whose mask it is."""
+
 PAGE_FILES = 256
 """Files whose groups are fetched at once; more only where one group has more."""
 
@@ -57,7 +60,7 @@ class Group:
     """What changes with its files."""
 
     mask: Mapping[str, Any] | None = None
-    """Reader and parts of the first file's mask."""
+    """Reader and parts of the first file's mask, and whether a catalog names it."""
 
 
 def find_pending(book: Book) -> int:
@@ -158,6 +161,8 @@ def _marked(
     running, count, first, known = hashlib.sha256(), 0, 1 << 62, None
     for row in rows:
         running.update(repr(row[1:8]).encode())
+        if row[5] is not None and row[10] == TABLE:  # what a catalog names is kept more readily
+            running.update(TABLE.encode())
         count, first, known = count + 1, min(first, row[8]), row[9]
     return first, name, running.hexdigest(), count, known
 
@@ -166,7 +171,7 @@ def _group(book: Book, name: bytes, rows: list[tuple[Any, ...]], masked: bool) -
     if len(rows) > 1:
         rows.sort(key=lambda row: (json.loads(row[3]), row[6], row[0]))
     mask = book.run(_MASK, (rows[0][0],)).fetchone() if masked else None
-    told = mask_parts(book, mask[0]) if mask else None
+    told = {**mask_parts(book, mask[0]), "named": mask[1] == TABLE} if mask else None
     return Group(
         name=name,
         mark=rows[0][11],

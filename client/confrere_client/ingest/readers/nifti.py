@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
-from confrere_client.ingest.reader import HEAD_BYTES, Exam, Part, Reader, Skipped
-from confrere_client.ingest.shaping.orient import centre_of, flattened, to_ras
+from confrere_client.ingest.reader import HEAD_BYTES, Exam, Part, Reader, Skipped, Stored
+from confrere_client.ingest.shaping.orient import (
+    AS_STORED,
+    axis_codes,
+    centre_of,
+    flattened,
+    spacing_of,
+    turned,
+)
 
 GZIP = b"\x1f\x8b"
 DEFLATE = 1_100
@@ -180,27 +187,41 @@ def _exam(image: Any, shape: tuple[int, ...], time: int, suffix: str) -> Exam:
     sliced = len(shape) == 4  # nibabel scales what it slices
     scale = (1.0, 0.0) if sliced else (float(image.dataobj.slope), float(image.dataobj.inter))
     voxels_CZYX = _channels(np.asarray(stored).reshape(*shape[:3]), scale)
-    affine = np.asarray(image.affine, np.float64)
-    spacing: tuple[float, ...]
-    tags: Mapping[str, str] = {"orientation": "RAS"}
-    placed, factor = _is_placed(image.header), _millimetres(image.header)
-    warnings = () if placed else ("no orientation",)
-    centre = centre_of(affine, voxels_CZYX.shape[1:]) if placed else ()
-    try:
-        voxels_CZYX, spacing = to_ras(voxels_CZYX, affine)
-    except ValueError:
-        zooms = (*image.header.get_zooms(), 1, 1)[:3]
-        spacing = tuple(float(abs(step)) for step in reversed(zooms))
-        tags, warnings, centre = {}, ("no orientation",), ()
-    pixels, steps = flattened(voxels_CZYX, spacing)
+    stored = _stored(image, voxels_CZYX)
+    pixels, steps = flattened(*turned(voxels_CZYX, stored.spacing_mm, stored.codes))
     return Exam(
         pixels=pixels,
-        spacing_mm=tuple(factor * step for step in steps) if min(steps) > 0 else (),
-        centre_mm=tuple(factor * at for at in centre),
-        tags=tags,
-        warnings=warnings,
+        spacing_mm=steps if min(steps) > 0 else (),
+        spacing_told=stored.oriented or _is_spaced(image.header),
+        centre_mm=_centre(image, voxels_CZYX) if stored.oriented else (),
+        stored=stored,
+        tags={} if stored.codes is AS_STORED else {"orientation": "RAS"},
+        warnings=() if stored.oriented else ("no orientation",),
         suffix=suffix,
     )
+
+
+def _stored(image: Any, voxels_CZYX: NDArray[Any]) -> Stored:
+    """Return the volume before it is turned, and how it will be: not at all by a bad affine."""
+    affine = np.asarray(image.affine, np.float64)
+    try:
+        codes, steps, oriented = axis_codes(affine), spacing_of(affine), _is_placed(image.header)
+    except ValueError:
+        zooms = (*image.header.get_zooms(), 1, 1)[:3]
+        steps = tuple(float(abs(step)) for step in reversed(zooms))
+        codes, oriented = AS_STORED, False
+    factor = _millimetres(image.header)
+    return Stored(
+        voxels_CZYX=voxels_CZYX,
+        spacing_mm=tuple(factor * step for step in steps),
+        codes=codes,
+        oriented=oriented,
+    )
+
+
+def _centre(image: Any, voxels_CZYX: NDArray[Any]) -> tuple[float, ...]:
+    affine, factor = np.asarray(image.affine, np.float64), _millimetres(image.header)
+    return tuple(factor * at for at in centre_of(affine, voxels_CZYX.shape[1:]))
 
 
 def _channels(xyz: NDArray[Any], scale: tuple[float, float]) -> NDArray[Any]:
@@ -229,6 +250,12 @@ def _is_placed(header: Any) -> bool:
     if "sform_code" not in header:
         return False
     return int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+
+
+def _is_spaced(header: Any) -> bool:
+    """Say whether the header knows the spacing: 1 of no unit stands where nobody set it."""
+    unit = "xyzt_units" in header and int(header["xyzt_units"]) & 7 != 0
+    return unit or any(float(step) != 1 for step in header.get_zooms()[:3])
 
 
 def _millimetres(header: Any) -> float:

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
-from confrere_client.ingest.metaheader import is_meta, read_meta
-from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
+from confrere_client.ingest.metaheader import DIRECTIONS, ORIGIN, SPACING, Meta, is_meta, read_meta
+from confrere_client.ingest.reader import Exam, Part, Reader, Skipped, Stored
 from confrere_client.ingest.shaping.orient import (
     LPS_TO_RAS,
     affine_of,
+    axis_codes,
     centre_of,
     flattened,
-    to_ras,
+    spacing_of,
+    turned,
 )
 
 DEFLATE = 1_100
@@ -56,12 +58,13 @@ class Volume(Reader):
         """Yield the volume, or one for each time point."""
         refuse_huge(parts[0].nbytes, options)
         with guarded("corrupt"):
-            image = _image(parts[0].file)
+            meta = read_meta(parts[0].file)
+            image = _image(meta)
             array = _array(image)
             refuse_many(len(array), options)
         for time, voxels in enumerate(array):
             with guarded("corrupt"):
-                exam = _exam(image, voxels, f"v{time:02}" if len(array) > 1 else "")
+                exam = _exam(image, voxels, meta, f"v{time:02}" if len(array) > 1 else "")
             yield exam
 
 
@@ -75,11 +78,10 @@ def _is_body(file: Path) -> bool:
     return any(stem.with_suffix(suffix).is_file() for suffix in HEADERS)
 
 
-def _image(file: Path) -> Any:
+def _image(meta: Meta) -> Any:
     import SimpleITK
 
     library: Any = SimpleITK  # it is not typed
-    meta = read_meta(file)
     library.ProcessObject.SetGlobalWarningDisplay(False)
     reader = library.ImageFileReader()
     reader.SetImageIO(meta.io)
@@ -112,20 +114,37 @@ def _array(image: Any) -> NDArray[Any]:
     return channelled if array.dtype == np.uint8 else channelled.astype(np.float32)
 
 
-def _exam(image: Any, voxels: NDArray[Any], suffix: str) -> Exam:
+def _exam(image: Any, voxels: NDArray[Any], meta: Meta, suffix: str) -> Exam:
+    told = SPACING in meta.says
     if voxels.ndim == 3:
         steps = tuple(float(step) for step in reversed(image.GetSpacing()[:2]))
-        return Exam(pixels=np.ascontiguousarray(voxels), spacing_mm=steps, suffix=suffix)
-    across = image.GetDimension()
-    directions = np.array(image.GetDirection(), np.float64).reshape(across, across)[:3, :3]
-    affine = LPS_TO_RAS @ affine_of(
-        np.array(image.GetOrigin()[:3]), directions, np.array(image.GetSpacing()[:3])
+        pixels = np.ascontiguousarray(voxels)
+        return Exam(pixels=pixels, spacing_mm=steps, spacing_told=told, suffix=suffix)
+    affine = _affine(image)
+    stored = Stored(
+        voxels_CZYX=voxels,
+        spacing_mm=spacing_of(affine),
+        codes=axis_codes(affine),
+        oriented=DIRECTIONS in meta.says,
     )
-    pixels, spacing = flattened(*to_ras(voxels, affine))
+    pixels, spacing = flattened(*turned(voxels, stored.spacing_mm, stored.codes))
+    placed = {SPACING, DIRECTIONS, ORIGIN} <= meta.says
     return Exam(
         pixels=pixels,
         spacing_mm=spacing,
-        centre_mm=centre_of(affine, voxels.shape[1:]),
+        spacing_told=told,
+        centre_mm=centre_of(affine, voxels.shape[1:]) if placed else (),
+        stored=stored,
         tags={"orientation": "RAS"},
         suffix=suffix,
     )
+
+
+def _affine(image: Any) -> NDArray[np.float64]:
+    """Return the affine of the grid, in RAS."""
+    across = image.GetDimension()
+    directions = np.array(image.GetDirection(), np.float64).reshape(across, across)[:3, :3]
+    made: NDArray[np.float64] = LPS_TO_RAS @ affine_of(
+        np.array(image.GetOrigin()[:3]), directions, np.array(image.GetSpacing()[:3])
+    )
+    return made

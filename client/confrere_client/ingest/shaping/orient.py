@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM and ITK count millimetres towards left and back; NIfTI towards right and front."""
 
+AS_STORED = np.array([[0, 1], [1, 1], [2, 1]])
+"""Codes of a volume that is not turned."""
+
 
 def affine_of(
     origin: NDArray[np.float64], axes: NDArray[np.float64], spacing_xyz: NDArray[np.float64]
@@ -56,14 +59,24 @@ def to_ras(
 
     Array axis Z runs from foot to head, Y from back to front, X from left to right.
     """
-    codes = axis_codes(affine)
-    spacing_xyz = np.linalg.norm(affine[:3, :3], axis=0)
+    return turned(voxels_CZYX, spacing_of(affine), axis_codes(affine))
+
+
+def spacing_of(affine: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the steps Z Y X of a grid as it is stored."""
+    return tuple(float(step) for step in np.linalg.norm(affine[:3, :3], axis=0)[::-1])
+
+
+def turned(
+    voxels_CZYX: NDArray[Any], spacing_mm: tuple[float, ...], codes: NDArray[np.int64]
+) -> tuple[NDArray[Any], tuple[float, float, float]]:
+    """Return a stored volume, a view of it, and its spacing Z Y X turned as *codes* say."""
     xyz = voxels_CZYX.transpose(0, 3, 2, 1)
     order = np.argsort(codes[:, 0])  # the voxel axis that shall come at patient axis 0, 1, 2
     flips = [slice(None, None, int(codes[voxel, 1])) for voxel in order]
-    turned = xyz.transpose(0, *(1 + order))[(slice(None), *flips)]
-    x, y, z = (float(spacing_xyz[voxel]) for voxel in order)
-    return turned.transpose(0, 3, 2, 1), (z, y, x)
+    made = xyz.transpose(0, *(1 + order))[(slice(None), *flips)]
+    x, y, z = (spacing_mm[2 - int(voxel)] for voxel in order)
+    return made.transpose(0, 3, 2, 1), (z, y, x)
 
 
 def flattened(

@@ -28,9 +28,9 @@ from confrere_client.ingest.working.masks import (
     LABELS,
     Mask,
     fit_mask,
+    fitted,
     is_label_map,
     kind_of_labels,
-    misfit,
     read_mask,
 )
 from confrere_client.ingest.working.mouth import Mouth
@@ -68,7 +68,7 @@ class About:
     modality: str
     names: tuple[str, ...]
     mask: Mask | None
-    """Its label map; None where no table names one."""
+    """Its label map; None where none was found."""
 
 
 def main() -> None:
@@ -215,19 +215,20 @@ def _mask(ask: Said, work: Work) -> Mask | None:
     told = ask.get("mask")
     if told is None:
         return None
-    return read_mask(work.readers[told["reader"]], _parts(told["parts"]), work.options)
+    reader = work.readers[told["reader"]]
+    return read_mask(reader, _parts(told["parts"]), work.options, named=told["named"])
 
 
 def _keep(exam: Exam, about: About, work: Work) -> Said:
     tagged = replace(exam, tags={"modality": about.modality, **exam.tags})
     clean = without_text(tagged, str(tagged.tags["modality"]), work.plan.burnt_in)
     pixels, record = fit_exam(clean, work.plan, work.shaping)
-    fault = misfit(about.mask, exam) if about.mask else ""
+    labels, fault = fitted(about.mask, exam) if about.mask else (None, "")
     if fault:
         clean = replace(clean, warnings=(*clean.warnings, fault))
     facts = facts_of(clean, pixels, about.names)
-    if about.mask and not fault:
-        mask = fit_mask(about.mask.values_S, record.get("crop"), pixels.shape[1:])
+    if labels is not None:
+        mask = fit_mask(labels, record.get("crop"), pixels.shape[1:])
         facts["mask"] = {**vars(work.shelf.put(mask)), "dtype": mask.dtype.name}
     return {
         **facts, **vars(work.shelf.put(pixels)), "suffix": exam.suffix, "patient": exam.patient,

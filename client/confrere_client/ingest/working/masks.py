@@ -4,7 +4,7 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from confrere_client.data.decode import FORMATS
 from confrere_client.ingest.reader import Exam, Part, Reader
+from confrere_client.ingest.shaping.orient import flattened, turned
 
 MISFIT = "mask does not fit its image"
 ELSEWHERE = "mask has another spacing or place than its image"
@@ -27,29 +28,57 @@ SAMPLE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """A label map as its file has it, and where that says it lies."""
+    """A label map as its file has it, and what that says of where it lies."""
 
     values_S: Any
     """Whole numbers; None where the file holds none."""
 
     spacing_mm: tuple[float, ...] = ()
     centre_mm: tuple[float, ...] = ()
+    codes: NDArray[np.int64] | None = None
+    """How it is yet to be turned; None: it lies as its image does."""
+
+    oriented: bool = False
+    """Whether its file says so."""
+
+    named: bool = False
+    """Whether a catalog says whose it is; else its own name does."""
 
 
-def read_mask(reader: Reader, parts: Sequence[Part], options: Mapping[str, Any]) -> Mask:
+def read_mask(
+    reader: Reader, parts: Sequence[Part], options: Mapping[str, Any], *, named: bool = False
+) -> Mask:
     """Return the label map that *parts* hold as whole numbers.
 
     A picture is read as it stands (palette entries are labels), since its levels mean classes.
     """
     if reader.last_resort:
-        return Mask(values_S=_labels(_stored(parts[0].file)))
+        return Mask(values_S=_labels(_stored(parts[0].file)), named=named)
     exams = list(reader.load(parts, options))
     if len(exams) != 1 or exams[0].pixels.ndim not in (3, 4) or len(exams[0].pixels) != 1:
         return Mask(values_S=None)
     (exam,) = exams
+    stored = exam.stored
+    spacing = stored.spacing_mm if stored and exam.spacing_mm else exam.spacing_mm
     return Mask(
-        values_S=_labels(exam.pixels[0]), spacing_mm=exam.spacing_mm, centre_mm=exam.centre_mm
+        values_S=_labels(stored.voxels_CZYX[0] if stored else exam.pixels[0]),
+        spacing_mm=spacing if exam.spacing_told else (),
+        centre_mm=exam.centre_mm,
+        codes=stored.codes if stored else None,
+        oriented=stored is not None and stored.oriented,
+        named=named,
     )
+
+
+def fitted(mask: Mask, exam: Exam) -> tuple[Any, str]:
+    """Return the labels that go with *exam*, None if they do not, and what is to be said of them.
+
+    What a catalog names goes before the headers: another spacing or place is then only said.
+    """
+    fault = misfit(mask, exam)
+    if fault and not (mask.named and fault == ELSEWHERE):
+        return None, fault
+    return _laid(mask, exam).values_S, fault
 
 
 def misfit(mask: Mask, exam: Exam) -> str:
@@ -58,18 +87,37 @@ def misfit(mask: Mask, exam: Exam) -> str:
     Empty when it may be one: what a file does not say is not held against it. Grids may be a
     hundredth of a step and half a voxel apart, since headers round.
     """
+    mask = _laid(mask, exam)
     source = (exam.source_shape or exam.pixels.shape)[1:]
     if mask.values_S is None or mask.values_S.shape != source:
         return MISFIT
-    steps = exam.spacing_mm
-    if steps and len(steps) == len(mask.spacing_mm):
-        if not np.allclose(mask.spacing_mm, steps, rtol=0.01, atol=0):
-            return ELSEWHERE
-        if exam.centre_mm and mask.centre_mm:
-            steps_ras = steps[::-1] if len(steps) == 3 else [max(steps)] * 3
-            apart = np.abs(np.subtract(mask.centre_mm, exam.centre_mm)) / steps_ras
-            return ELSEWHERE if apart.max() > 0.5 else ""
-    return ""
+    steps = exam.spacing_mm if exam.spacing_told else ()
+    if not steps or len(steps) != len(mask.spacing_mm):
+        return ""
+    if not np.allclose(mask.spacing_mm, steps, rtol=0.01, atol=0):
+        return ELSEWHERE
+    if not exam.centre_mm or not mask.centre_mm:
+        return ""
+    steps_ras = steps[::-1] if len(steps) == 3 else [max(steps)] * 3
+    apart = np.abs(np.subtract(mask.centre_mm, exam.centre_mm)) / steps_ras
+    return ELSEWHERE if apart.max() > 0.5 else ""
+
+
+def _laid(mask: Mask, exam: Exam) -> Mask:
+    """Return *mask* turned as its header says, or as *exam* was where one of both says nothing.
+
+    Each format assumes something else then (NIfTI that x runs to the left, ITK that y runs to the
+    back too): believed, it would mirror a mask that is stored just as its image is.
+    """
+    if mask.codes is None or mask.values_S is None:
+        return mask
+    codes, its = mask.codes, exam.stored
+    if its and not (mask.oriented and its.oriented):
+        codes = its.codes
+    steps = mask.spacing_mm or (1.0, 1.0, 1.0)
+    values, spacing = flattened(*turned(mask.values_S[None], steps, codes))
+    told = spacing if mask.spacing_mm else ()
+    return replace(mask, values_S=values[0], spacing_mm=told, codes=None)
 
 
 def fit_mask(mask_S: Any, crop: Any, shape: tuple[int, ...]) -> Any:

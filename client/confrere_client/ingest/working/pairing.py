@@ -5,7 +5,7 @@ from itertools import islice
 
 from confrere_client.ingest.finding.labels import Wanted, wanted_by
 from confrere_client.ingest.keeping.book import Book, blob, text_of
-from confrere_client.ingest.keeping.groups import mask_parts
+from confrere_client.ingest.keeping.groups import TABLE, mask_parts
 from confrere_client.ingest.working.desk import Desk
 from confrere_client.ingest.working.look import BYTES_A_SECOND
 from confrere_client.ingest.working.masks import LABELS
@@ -14,8 +14,8 @@ from confrere_client.ingest.working.pool import Task
 READERS = ("nifti", "volume", "picture")
 """Those of files that label maps are kept in; DICOM says itself what is a segmentation."""
 
-TABLE, NAME, CONTENT = "table", "name", "content"
-"""Who says whose label map it is: masks.how."""
+NAME, CONTENT = "name", "content"
+"""Who says whose label map it is: masks.how, which is else TABLE."""
 
 LABEL_MAP = "labels"
 """What a worker says of a file that is one."""
