@@ -21,7 +21,12 @@ from confrere_common.weights import Weights
 def input_of(run: Run) -> tuple[int, tuple[int, ...]]:
     """Return channels and voxels along [Z] Y X of an image; ConfigError while they are open."""
     if run.data.channels is None or run.data.dims is None:
-        raise ConfigError(["data.channels and data.dims are open: they are settled by the images."])
+        raise ConfigError(
+            [
+                "data.channels and data.dims are open: images settle them where there are some; "
+                "write them into a run for others' images."
+            ]
+        )
     return run.data.channels, (run.data.image_px,) * run.data.dims
 
 

@@ -44,9 +44,10 @@ def must_be_federable(run: Run, roster: Mapping[str, str] | None = None) -> None
         try:
             check()
         except ConfigError as fault:
-            faults += [f"{text} Write them into the run." for text in fault.faults]
+            faults += fault.faults
     if faults:
-        raise ConfigError(faults, f"run '{run.name}'")
+        once = [*dict.fromkeys(faults)]  # several checks meet what is open
+        raise ConfigError(once, f"run '{run.name}'")
     if trains:
         build_model(run, run.seeds[0])
 
