@@ -11,13 +11,17 @@ from confrere_common.weights import Weights
 from confrere_server.rule import rule
 from confrere_server.spill import mean_of_middle
 
+ENOUGH = 5
+"""Answers of which one at each end can be spared."""
+
 
 @section
 class Config:
-    """With 10 sites, 0.1 bears one that answers anything."""
+    """From 5 answers on it bears one that is anything."""
 
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
-    """Share of the answers cut at each end, rounded down; below one answer it cuts none."""
+    """Share of the answers cut at each end, rounded down; of five answers and more at least one is
+    cut, of fewer none below one. 0 cuts none."""
 
 
 @rule(sum_only=False)
@@ -31,4 +35,7 @@ def trimmed_mean(updates: Iterable[Update], config: Config) -> Weights:
 
 def _cut(answers: int, trim: float) -> int:
     # 0.29 * 100 is 28.999999999999996, and at least one answer must stay.
-    return min(int(answers * trim + 1e-9), (answers - 1) // 2)
+    cut = int(answers * trim + 1e-9)
+    if trim and answers >= ENOUGH:  # else who asks for it at five sites would get a plain mean
+        cut = max(cut, 1)
+    return min(cut, (answers - 1) // 2)

@@ -37,10 +37,21 @@ def test_without_trimming_it_is_the_unweighted_mean(sites: int) -> None:
 @settings(deadline=None, max_examples=30)
 def test_it_is_the_mean_of_the_sorted_middle(sites: int, trim: float) -> None:
     values = drawn(sites)
-    cut = int(sites * trim + 1e-9)
+    cut = max(int(sites * trim + 1e-9), sites >= 5)
     expected = np.sort(values.numpy(), axis=0)[cut : sites - cut].mean(0)
 
     np.testing.assert_allclose(joined(values, trim).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sites", [5, 6, 9, 19])
+def test_from_five_answers_on_one_that_is_anything_is_borne(sites: int) -> None:
+    honest = drawn(sites - 1)
+    poisoned = torch.cat([honest, torch.full((1, 11), 1e6)])
+
+    found = joined(poisoned, Config().trim)
+
+    assert bool((found >= honest.amin(0)).all())
+    assert bool((found <= honest.amax(0)).all())
 
 
 def test_rounding_of_the_share_does_not_lose_a_cut() -> None:
