@@ -1,7 +1,5 @@
 """A run that trains nothing, in a hospital's worker: counts lie in the outbox, and nothing else."""
 
-import io
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,11 @@ from typing import Any
 import pytest
 from described import describing_run
 from flwr.app import RecordDict
+from scored import told
 from served import enrolled, make_study, served
 
 from confrere_client.daemon.errand import Errand, errand_key, spool
 from confrere_client.daemon.outbox import Outbox, digest_of_update
-from confrere_client.daemon.worker import Worker
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.describe import MOST_TEXT, Describe, read_description
@@ -38,13 +36,6 @@ def errand(site: SiteFolder, run_id: str = "run-1", **asked: Any) -> Errand:
     run = describing_run(describe={"labels": ["ill", "well"], **asked})
     task = Task(run=dump(run), round=1, seed=0, weights={})
     return spool(site.folder / "spool", run_id, task, errand_key(run_id, task))
-
-
-def told(site: SiteFolder, asked: Errand) -> dict[str, object]:
-    said = io.StringIO()
-    Worker(site, said).serve(iter([json.dumps(asked.as_dict())]))
-    last: dict[str, object] = json.loads(said.getvalue().splitlines()[-1])
-    return last
 
 
 def kept(site: SiteFolder, asked: Errand) -> Update:

@@ -1,16 +1,15 @@
 """A private round at a hospital: paid from its ledger, refused where a promise cannot be kept."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scored import told
 from served import enrolled, federated, make_study, served
 
 from confrere_client.daemon.errand import Errand, errand_key, spool
 from confrere_client.daemon.outbox import Outbox
-from confrere_client.daemon.worker import Worker
 from confrere_client.hospital.registry import add, registered
 from confrere_client.hospital.site import SiteFolder
 from confrere_client.privacy.budget import Ledger
@@ -41,13 +40,6 @@ def errand(site: SiteFolder, round: int = 1) -> Errand:
     weights = shared_weights(build_model(run, seed=0))
     task = Task(run=dump(run), round=round, seed=0, weights=weights)
     return spool(site.folder / "spool", "run-1", task, errand_key("run-1", task))
-
-
-def told(site: SiteFolder, asked: Errand) -> dict[str, object]:
-    said = io.StringIO()
-    Worker(site, said).serve(iter([json.dumps(asked.as_dict())]))
-    last: dict[str, object] = json.loads(said.getvalue().splitlines()[-1])
-    return last
 
 
 def test_a_private_round_is_paid_and_its_ledger_s_head_is_in_the_audit_log(
