@@ -113,6 +113,11 @@ ENCODER_KNOBS: Mapping[str, Mapping[str, Any]] = {
 VOLUME_KNOBS: Mapping[str, Mapping[str, Any]] = {"resnet": {"stem": "large"}}
 """What differs for volumes: at full size a ResNet's first maps would take most of the time."""
 
+METHOD_KNOBS: Mapping[str, Mapping[str, Any]] = {
+    "cass": {} if LARGE else {"partner_width": 96},
+}
+"""A partner as small as the encoder: with the usual one its steps would be a ViT-Tiny's."""
+
 RATES = {"resnet": 2e-3, "vit": 1e-3, "swin": 1e-3}
 TRAIN = {"derm": 32, "histo": 32, "pneumonia": 32, "adrenal": 16}
 """Images in a step."""
@@ -159,9 +164,10 @@ class Asked:
 def run_of(asked: Asked, folder: Path) -> tuple[Run, Images]:
     """Return the run of a row, settled, and its images."""
     chosen = SETS[asked.data]
-    method: dict[str, Any] = {"name": "simclr" if asked.method == "floor" else asked.method}
+    name = "simclr" if asked.method == "floor" else asked.method
+    method: dict[str, Any] = {"name": name, **METHOD_KNOBS.get(name, {})}
     plain: dict[str, Any] = {
-        "name": f"{asked.data}-{method['name']}",
+        "name": f"{asked.data}-{name}",
         "seeds": list(asked.seeds),
         "data": {
             "source": chosen["source"],
