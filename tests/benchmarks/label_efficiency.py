@@ -28,6 +28,9 @@ RATES = {"histo": 1e-3}
 """Peak rate of the pre-training where it is not that of ``configs/learning`` (2e-3): there, one
 seed of three learned badly by the linear probe of validation patients."""
 
+LONG = {"histo": 40}
+"""Rounds of the pre-training where they are not those of ``configs/learning`` (10)."""
+
 ROUNDS, STEPS = 15, 4
 TUNING: dict[str, dict[str, Any]] = {
     "scratch": {"lr": 1e-3, "decay": 1.0},
@@ -67,6 +70,7 @@ def pretrained(data: str, arm: str = "federated", leaves_out: str = "") -> Start
     """Return the pre-training of a set, as ``configs/learning`` has it."""
     plain = read_plain(CONFIGS / f"{data}.yaml", ["federation.keep_checkpoints=1"])
     plain["train"]["lr"] = RATES.get(data, plain["train"]["lr"])
+    plain["federation"]["rounds"] = LONG.get(data, plain["federation"]["rounds"])
     plain["data"]["source"]["path"] = f"{FOLDERS[data]}/manifest.csv"
     return Start(name=f"{data} {arm}", plain=plain, arm=arm, leaves_out=leaves_out)
 

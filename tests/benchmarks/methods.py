@@ -118,6 +118,9 @@ METHOD_KNOBS: Mapping[str, Mapping[str, Any]] = {
 }
 """A partner as small as the encoder: with the usual one its steps would be a ViT-Tiny's."""
 
+OF_SWIN = ("simmim", "smit", "smit_centred", "swinunetr")
+"""Methods whose papers, or the survey's row of them, pre-train a Swin transformer in 3-D."""
+
 RATES = {"resnet": 2e-3, "vit": 1e-3, "swin": 1e-3}
 TRAIN = {"derm": 32, "histo": 32, "pneumonia": 32, "adrenal": 16}
 """Images in a step."""
@@ -286,7 +289,7 @@ def wanted(
     """Return the rows to make: floors of a set first, then its methods, changed or not."""
     rows = []
     for data in sets:
-        used = {name: encoder_for(name) for name in methods}
+        used = {name: encoder_for(name, data) for name in methods}
         common = {"data": data, "steps": steps, "seeds": seeds}
         first = sorted(set(used.values()))
         rows += [Asked(method="floor", encoder=first[0], arm="raw", **common)]
@@ -299,8 +302,13 @@ def wanted(
     return rows
 
 
-def encoder_for(name: str) -> str:
-    """Return the encoder that a method is shown with: a ResNet where it can train one."""
+def encoder_for(name: str, data: str = "derm") -> str:
+    """Return the encoder that a method is shown with: a ResNet where it can train one.
+
+    In volumes those that were made for a Swin transformer have one.
+    """
+    if name in OF_SWIN and SETS[data]["source"].get("dims") == 3:
+        return "swin"
     kinds = METHODS.member(name).encoder_kinds or ENCODERS.names()
     return "resnet" if "resnet" in kinds else kinds[0]
 

@@ -94,6 +94,7 @@ class Setup:
     epochs: int
     seed: int
     data: str
+    px: int
 
 
 def run_of(setup: Setup) -> tuple[Run, Images]:
@@ -102,7 +103,7 @@ def run_of(setup: Setup) -> tuple[Run, Images]:
     method: dict[str, Any] = {"name": "byol" if setup.method == "floor" else setup.method}
     plain: dict[str, Any] = {
         "name": f"paradigms-{setup.method}",
-        "data": {"source": chosen["source"], "image_px": 64},
+        "data": {"source": chosen["source"], "image_px": setup.px},
         "encoder": {"name": "resnet", "width": 16},
         "method": method,
         "augment": {"modality": chosen["modality"], "changes": changes(setup, chosen["modality"])},
@@ -111,7 +112,7 @@ def run_of(setup: Setup) -> tuple[Run, Images]:
     }
     data = parse_run(plain, ALL_FAMILIES).data
     images = open_images(
-        data.source, folder=Path(setup.data), image_px=64, cache_dir=default_cache_dir()
+        data.source, folder=Path(setup.data), image_px=setup.px, cache_dir=default_cache_dir()
     )
     if "label" in METHODS.member(method["name"]).wants:
         method["classes"] = len(images.catalog.classes)
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(PARADIGMS), choices=PARADIGMS)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--px", type=int, default=64, help="image size")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--plain", action="store_true", help="with crops and augmentation only")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -265,7 +267,8 @@ def main() -> None:
     if asked.row:
         print(json.dumps(measured(Setup(**json.loads(asked.row)))))
         return
-    common = {"epochs": asked.epochs, "data": str(asked.data.resolve()) if asked.data else ""}
+    data = str(asked.data.resolve()) if asked.data else ""
+    common = {"epochs": asked.epochs, "data": data, "px": asked.px}
     both = [True] if asked.plain else [True, False]
     wanted = [Setup(method="floor", crops=False, augmented=False, seed=asked.seeds[0], **common)]
     wanted += [

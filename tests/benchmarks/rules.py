@@ -90,6 +90,7 @@ def wanted(given: argparse.Namespace) -> list[Row]:
                 every = (
                     f"data.split={SPREADS[spread]}",
                     f"federation.rounds={given.rounds}",
+                    f"data.image_px={given.px}",
                     *changes,
                 )
                 asked = Asked(
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="words of the variants to make, beside the mean")
     parser.add_argument("--steps", type=int, default=400, help="of all sites together")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--px", type=int, default=64, help="image size")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--jobs", type=int, default=1 if LARGE else 2, help="rows at once")
