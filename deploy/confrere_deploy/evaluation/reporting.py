@@ -17,6 +17,7 @@ from confrere_common.loading import as_dict, digest, dump
 from confrere_deploy.evaluation import confidence, figures, parts, schema
 from confrere_deploy.evaluation.cells import Cell, Finished, Workshop, exam
 from confrere_deploy.evaluation.parts import Entry, key
+from confrere_deploy.evaluation.reuse import reused
 from confrere_deploy.evaluation.wishes import Wishes
 from confrere_deploy.evaluation.worse import Bench, names_of, summed_up
 from confrere_deploy.families import ALL_FAMILIES
@@ -87,6 +88,7 @@ def reported(
                 entry, judge, whole[entry.name], evaluation.factors, wishes.smallest
             )
         ),
+        reuse=tuple(reused(entry, _whole_cells(entry), workshop) for entry in serious),
         pictures=pictured,
         cost=_cost(clock),
         warnings=tuple(_warnings(evaluation, clock, headlined=headlined)),

@@ -206,6 +206,32 @@ class Factor:
 
 
 @section
+class ReuseLevel:
+    """One map of an encoder, or its features."""
+
+    name: str
+    """Which."""
+
+    cka: tuple[Measured, ...]
+    """How alike it is before and after fine-tuning, one a seed: 1 alike, about 0 unrelated; null
+    where nothing varies."""
+
+
+@section
+class Reuse:
+    """How much of its start an arm still uses once it is fine-tuned."""
+
+    arm: str
+    """The arm."""
+
+    images: Natural
+    """Test images that were looked at."""
+
+    levels: tuple[ReuseLevel, ...]
+    """Finest map first, the features last."""
+
+
+@section
 class EvaluationReport:
     """Everything that report.html shows."""
 
@@ -265,6 +291,9 @@ class EvaluationReport:
 
     factors: tuple[Factor, ...] = ()
     """By site, and by what the catalog knows."""
+
+    reuse: tuple[Reuse, ...] = ()
+    """Of arms whose encoder was fine-tuned."""
 
     pictures: bool = False
     """Whether pictures.html lies beside it: images of patients."""

@@ -144,6 +144,24 @@ def test_groups_are_those_that_the_catalog_knows(report: dict[str, Any]) -> None
     assert all(count >= 3 for one in found.values() for count in one["patients"].values())
 
 
+def test_it_is_told_how_much_of_the_start_each_map_still_uses(
+    done: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    (found,) = report["reuse"]  # what is frozen is not among them
+
+    assert found["arm"] == "scratch"
+    assert [one["name"] for one in found["levels"]][-1] == "features"
+    assert all(0 < value <= 1.000001 for one in found["levels"] for value in one["cka"])
+    assert "How much of its start it still uses" in (done / "out/report.html").read_text()
+
+    paint(tmp_path)
+    plain = {**RUN, "finetune": {"task": "classification", "mode": "frozen"}}
+    kept = evaluated(written(tmp_path, plain), tmp_path / "kept", pictures=False)
+    values = [value for one in kept["reuse"][0]["levels"] for value in one["cka"]]
+    assert values == pytest.approx([1.0] * len(values), abs=1e-6)
+    assert min(found["levels"][-1]["cka"]) < 1 - 2e-5  # two steps move it, a little
+
+
 def test_the_report_holds_no_image_and_the_pictures_say_what_they_are(done: Path) -> None:
     page, pictures = ((done / f"out/{name}.html").read_text() for name in ("report", "pictures"))
 
