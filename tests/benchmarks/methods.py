@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -43,6 +43,7 @@ from typing import Any
 
 import torch
 from learning import THREADS, commit, machine, told
+from methods_table import markdown
 
 from confrere_client.data.cache import default_cache_dir
 from confrere_client.data.images import Images, open_images
@@ -351,55 +352,6 @@ class Table:
             text = json.dumps({"rows": list(self.rows.values())}, indent=1) + "\n"
             atomic_write(self.path, text.encode())
             atomic_write(self.path.with_suffix(".md"), markdown(self.rows.values()).encode())
-
-
-def markdown(rows: Any) -> str:
-    """Return the tables of all rows, a table for each set, steps and size."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["data"], row["steps"], row["large"]), []).append(row)
-    return "\n".join(
-        line for group, found in sorted(groups.items()) for line in table(group, found)
-    )
-
-
-def table(group: tuple[Any, ...], rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of one set's table, the best linear AUC first."""
-    data, steps, large = group
-    good = [row for row in rows if "fault" not in row]
-    size = "full encoders" if large else "small encoders"
-    yield f"### {data}: {steps} steps in all, {size}\n"
-    if good:
-        first = good[0]
-        yield (
-            f"{first['train_images']} images at {first['sites']} sites, {first['test_images']} to "
-            f"test; intervals of 95 % over test patients and {len(first['seeds'])} seed(s).\n"
-        )
-    yield "| method | encoder | arm | linear AUC | linear accuracy | kNN accuracy | RankMe | " + (
-        "loss | CPU ms/image | peak MiB | MB/round |"
-    )
-    yield "| --- " * 11 + "|"
-    for row in sorted(good, key=lambda row: -row["linear_auc"]["mean"]):
-        yield "| " + " | ".join(cells(row)) + " |"
-    for row in rows:
-        if "fault" in row:
-            yield f"\n{row['method']}, {row['arm']}: not to be had: {row['fault']}"
-    yield ""
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return the cells of one row of a table."""
-    labels = row["method"] != "floor" and "label" in METHODS.member(row["method"]).wants
-    name = "floor" if row["method"] == "floor" else f"{row['method']}{' *' if labels else ''}"
-    name = " ".join([name, *row.get("changes", [])])
-    figures = [told(row[key]) for key in ("linear_auc", "linear_accuracy", "knn_accuracy")]
-    cost = ["", "", f"{row['peak_rss_mib']:.0f}", ""]
-    if "cpu_s_per_image" in row:
-        cost[0] = f"{row['first_loss']:.3g} to {row['last_loss']:.3g}"
-        cost[1] = f"{1000 * row['cpu_s_per_image']:.1f}"
-        cost[3] = f"{row['bytes_per_round'] / 1e6:.1f}" if row["arm"] == "federated" else ""
-    encoder = "" if row["arm"] == "raw" else row["encoder"]
-    return [name, encoder, row["arm"], *figures, f"{row['rankme']['mean']:.1f}", *cost]
 
 
 def main() -> None:
