@@ -107,9 +107,14 @@ class Finetune:
     """Rounds without a better validation score after which training ends (confrere finetune)."""
 
     evaluation: Evaluation | None = Field(default_factory=Evaluation)
-    """How the sites of a federation score what they trained (tasks classification, segmentation
-    and detection); null: not at all. A run with privacy has none, since its counts would leave
-    without noise."""
+    """How the sites of a federation score what they trained; null: not at all. A run with privacy
+    has none, since its counts would leave without noise."""
+
+    @property
+    def normal(self) -> int | None:
+        """Return which of the classes the task calls normal; None where it calls none so."""
+        name, classes = self.task.knobs.get("normal"), self.classes or ()
+        return classes.index(name) if name in classes else None
 
     def must_hide_labels(self) -> None:
         """Raise ValueError where one patient's label would move another's part in a step."""

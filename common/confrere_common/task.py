@@ -41,6 +41,9 @@ class FineTask(Method):
     classed: ClassVar[bool] = True
     """Whether classes must be known before it can be built."""
 
+    compares: ClassVar[bool] = False
+    """Whether it is judged by how an image lies beside those that were learned from."""
+
     classes: tuple[str, ...]
 
     def __init__(self, encoder: Encoder, classes: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from confrere_client.evaluation.enough import scorable
 from confrere_client.evaluation.federated import NothingToScore, told
 from confrere_client.finetune.held_out import Seen, as_noted, held_out
 from confrere_client.finetune.judge import Exam, judge_of
-from confrere_client.finetune.lesson import marked
+from confrere_client.finetune.lesson import marked, taught
 from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import (
@@ -178,7 +178,7 @@ def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, poli
     """Return counts of the scores that the task's weights give to held-out patients.
 
     What stays at the site of a model is taken from *state*. NothingToScore where there is nobody,
-    or no head.
+    or no head, or nothing learned from for a task that compares with it.
     """
     run, model = trainer.run, trainer.model
     asked = evaluation_of(run)
@@ -188,10 +188,23 @@ def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, poli
         raise NothingToScore("nobody here is held out for this task, or it has no head here")
     load_weights(model, {**task.weights, **own})
     exam = Exam(
-        run=run, images=lent.exam, learned=NOBODY, asked=lent.asked, device=trainer.device,
+        run=run,
+        images=lent.exam,
+        learned=_learned(run, lent),
+        asked=lent.asked,
+        device=trainer.device,
         counted=True,
-    )  # fmt: skip
+        taught=None if lent.exam is lent.images else lent.images,
+    )
     if not isinstance(model, FineTask):
         raise NothingToScore("the run's model is no task")
+    if model.compares and not len(exam.learned):
+        raise NothingToScore("there is nothing here that an image could be compared with")
     answers = judge_of(run).answers(model.eval(), exam)
     return told(answers, exam, smallest=max(asked.min_cell, policy.min_cell))
+
+
+def _learned(run: Run, lent: Shelf) -> Rows:
+    """Return the images that a round learns from: nobody who is held out is among them."""
+    task, free = task_of(run), np.setdiff1d(np.arange(len(lent.images)), lent.held)
+    return NOBODY if task is None else taught(lent.images, free, task, run.data.seed)
