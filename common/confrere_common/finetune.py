@@ -97,7 +97,8 @@ class Finetune:
     patients of each class. Fewer are always among more."""
 
     sampling: Literal["plain", "sqrt", "balanced"] = "plain"
-    """How often rare classes are drawn: as they occur, by the root of that, or all the same."""
+    """How often rare classes are drawn: as they occur, by the root of that, or all the same. For
+    tasks in which an image has one class."""
 
     missing: Literal["mask", "keep"] = "mask"
     """What becomes of classes that a site has no image of: left out of its loss, so that it
