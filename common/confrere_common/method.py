@@ -52,6 +52,10 @@ class Method(nn.Module, ABC):
     encoder_kinds: ClassVar[tuple[str, ...] | None] = None
     """Names of the encoders that it can train; None means all."""
 
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Places of submodules that a release holds beside the encoder, where no U-Net's way up is
+    trained: those of a task of the same kind may start from them."""
+
     figures: ClassVar[tuple[str, ...]] = ()
     """Figures of its own that it tells at a round's end, of ``OWN_FIGURES``; most have none."""
 
