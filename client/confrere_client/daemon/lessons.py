@@ -19,6 +19,7 @@ from confrere_client.finetune.lesson import marked, taught
 from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import (
+    NothingToTrain,
     Registered,
     chosen,
     dataset_of,
@@ -104,6 +105,8 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
     """
     run = parse_run(json.loads(text), COMMON_FAMILIES)
     entry = entry_of(folder, run)
+    if entry.only_scored:
+        return _only_scored(run, entry, folder, terms)
     # Before images are decoded: what changes meanwhile is another data set to the next round.
     whole = _fingerprint(entry, run) if evaluation_of(run) and terms.at_most is not None else None
     images = images_for(entry, run, folder / "cache", at_most=terms.at_most)
@@ -127,6 +130,19 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
         rows = np.arange(len(exam))
     asked = _askable(run, entry, exam, rows, seen.tests or seen.records)
     return Shelf(images=images, held=held, exam=exam, asked=asked)
+
+
+def _only_scored(run: Run, entry: Registered, folder: Path, terms: Terms) -> Shelf:
+    """Return a shelf from which nothing is learned; NothingToTrain where nothing is scored."""
+    if evaluation_of(run) is None:
+        raise NothingToTrain("every image here is marked 'test': models are scored on them alone.")
+    tests = open_registered(entry, part="test")
+    exam = _sized(tests, run, folder)
+    seen = Seen(fingerprint=exam.digest, records=(), tests=_listed(tests))
+    _, sound = as_noted(run, exam, seen, terms.note, lambda: NOBODY)
+    everybody = np.arange(len(exam))
+    asked = _askable(run, entry, exam, everybody, seen.tests) if sound else NOBODY
+    return Shelf(images=exam, held=everybody, exam=exam, asked=asked)
 
 
 def _fingerprint(entry: Registered, run: Run) -> str:

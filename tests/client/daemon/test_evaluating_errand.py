@@ -1,5 +1,6 @@
 """A model is scored in a hospital's worker: counts of enough patients lie leave, or none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
 from confrere_common.exchange import Update
 from confrere_common.judged import read_evaluation
+from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
 from confrere_common.model import build_model
 from confrere_common.task import FineTask
 from confrere_server.grading import graded
@@ -286,6 +288,44 @@ def test_nobody_who_is_scored_was_learned_from(site: SiteFolder) -> None:
 
     assert set(found.asked) == set(found.held)
     assert len(found.held) == 30
+
+
+@pytest.fixture
+def only_tests(site: SiteFolder) -> SiteFolder:
+    """Return a site all of whose images are marked 'test'."""
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 16, 16), dtype=np.uint8)
+    labels = np.array(["a", "b"])[np.arange(60) % 2]
+    np.savez(site.folder / "tests.npz", test_images=pixels, test_labels=labels)
+    made = add(
+        site.folder, "ward", site.folder / "tests.npz", one_image_per_patient=True, replace=True
+    )
+    assert (made.images, made.only_scored) == (60, True)
+    return site
+
+
+def test_a_site_that_has_test_images_alone_scores_all_of_them(only_tests: SiteFolder) -> None:
+    asked = errand(only_tests, asking())
+
+    told(only_tests, asked)
+
+    assert kept(only_tests, asked).images == 60
+    assert sum(counts(kept(only_tests, asked))) == 60
+
+
+def test_a_site_that_has_test_images_alone_trains_nothing(only_tests: SiteFolder) -> None:
+    alone = {"stage": "pretrain", "method": {"name": "simclr", "hidden": 16, "out": 8}}
+    plain = {**json.loads(dump(asking())), **alone}
+
+    for run in (asking(), parse_run(plain, COMMON_FAMILIES)):
+        shelf.cache_clear()
+        said = told(only_tests, errand(only_tests, run, round=1, evaluate=False))
+        assert said["refused"] == "no-labels"
+
+
+def test_no_search_is_scored_where_nothing_was_learned_from(only_tests: SiteFolder) -> None:
+    run = asking(task={"name": "retrieval", "out": 8})
+
+    assert told(only_tests, errand(only_tests, run))["refused"] == "nothing-to-score"
 
 
 @pytest.mark.parametrize("line", ["min_cell: 16", "evaluation: false"])
