@@ -50,8 +50,8 @@ class Simmim(Method):
         """Channels in which the head joins maps."""
 
         decoder: Literal["light", "unet"] = "light"
-        """What repaints: the head, which is thrown away, or a U-Net's way up, which segmentation may
-        start from, as networks like UNETR are trained (https://arxiv.org/abs/2204.00631)."""
+        """What repaints: the head, which is thrown away, or a U-Net's way up, from which
+        segmentation may start (UNETR-like networks: https://arxiv.org/abs/2204.00631)."""
 
         width: Annotated[int, Field(ge=2)] = 16
         """Channels of the U-Net's way up at the input's size."""
