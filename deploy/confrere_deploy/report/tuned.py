@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
+from confrere_deploy.report import joined
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
 from confrere_deploy.report.pooled import Evaluated, curves, shown
@@ -20,6 +21,7 @@ from confrere_deploy.report.schema import (
     Cost,
     Data,
     Figure,
+    Joining,
     Machine,
     Measured,
     Natural,
@@ -132,6 +134,9 @@ class TunedReport:
     differences: dict[str, Figure] = Field(default_factory=dict)
     """'federated-local' -> paired difference of the leading measure on the same test patients."""
 
+    joining: Joining | None = None
+    """Whether joining paid for each site; absent unless both 'federated' and 'local' ran."""
+
     courses: tuple[Course, ...]
     """Every training of every repetition."""
 
@@ -182,9 +187,10 @@ def page(report: TunedReport) -> str:
         style=style(),
         rows=_rows(report),
         shown=shown,
-        verdicts=_verdicts(report),
+        verdicts=[*_verdicts(report), *joined.verdict(report.joining)],
         drawings={
             "arms": _arms(report),
+            "joining": joined.drawing(report.joining, report.headline),
             "courses": _courses(report),
             "evaluation": curves(report.evaluation),
         },

@@ -21,6 +21,7 @@ from confrere_deploy.report.pooled import cautions
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.counted import counted
 from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, labelled
+from confrere_deploy.study.joining import of_answers
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
 
@@ -45,6 +46,7 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
         sites=tuple(_sites(lecture)),
         arms={name: _arm(lecture, judge, name, seeds) for name, seeds in done.items()},
         differences=_differences(lecture, judge, done),
+        joining=_joining(lecture, judge, done),
         courses=tuple(_courses(lecture, done)),
         evaluation=told,
         cost=_cost(done, clock),
@@ -111,6 +113,24 @@ def _difference(
     patients = lecture.images.catalog.patients[rows]
     mine, other = [leading(arm) for arm in ours], [leading(arm) for arm in theirs]
     return _plain(weighed_difference(mine, other, patients))
+
+
+def _joining(lecture: Lecture, judge: Judge, done: Done) -> schema.Joining | None:
+    """Return whether joining paid by the leading measure; None unless sites were alone as well."""
+    if not {"federated", "local"} <= done.keys():
+        return None
+    common = _common([*done["federated"], *done["local"]])
+
+    def both(_: str, rows: NDArray[np.int64]) -> tuple[list[Weighed], list[Weighed]]:
+        exam = exam_of(lecture, common[rows])
+        ours, theirs = (
+            [judge.figures(at(arm, common[rows]), exam)[judge.HEADLINE] for arm in done[name]]
+            for name in ("federated", "local")
+        )
+        return ours, theirs
+
+    where = lecture.test_sites[np.searchsorted(lecture.test, common)]
+    return of_answers(both, lecture.images.catalog.patients[common], where)
 
 
 def exam_of(lecture: Lecture, rows: NDArray[np.int64]) -> Exam:

@@ -51,11 +51,16 @@ def test_sites_fine_tune_together_and_are_judged_on_held_out_patients(
     assert federated["auc"]["low"] <= federated["auc"]["mean"] <= federated["auc"]["high"]
     assert {"brier", "ece", "recall of 2"} <= federated.keys()
     assert set(report["differences"]) >= {"federated-raw", "federated-local"}
+    for site, gain in report["joining"]["gains"].items():
+        joined, alone = (report["arms"][arm]["sites"][site] for arm in ("federated", "local"))
+        assert gain["mean"] == pytest.approx(joined["mean"] - alone["mean"])
     assert [site["site"] for site in report["sites"]] == ["site-0", "site-1"]
     assert report["data"]["classes"] == ["0", "1", "2"]
     page = (tmp_path / "out/report.html").read_text()
     assert "site-1" in page
     assert "balanced_accuracy" in page
+    assert "Federated less alone" in page
+    assert "lost by joining" in page
 
 
 def test_simulated_sites_count_as_hospitals_do(tiny: Path, tmp_path: Path) -> None:
