@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation.classification import FINDINGS, MEASURES, ORDINAL
-from confrere_client.evaluation.paired import Weighed
+from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collected
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats, Measure
@@ -56,6 +56,12 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
         for number, name in enumerate(_classes(exam)):
             found[f"recall of {name}"] = partial(_recall, scores_NK, labels_N, number)
     return found
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return the place of each image in the list of each class."""
+    scores_NK = np.asarray(answers["scores_NK"], np.float64)
+    return {"scores_NK": np.stack([ranks(scores_N) for scores_N in scores_NK.T], axis=1)}
 
 
 def truth(exam: Exam) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from confrere_client.evaluation.detection import (
     iou,
     matched,
 )
-from confrere_client.evaluation.paired import Weighed
+from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats
@@ -92,6 +92,15 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
         **{f"AP at 0.5 of {name}": over[0] for name, over in each.items()},
         **{f"found of {name} at 1 false alarm": share for name, share in lesions.items()},
     }
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return each box with its place among the boxes of its class as its score."""
+    found_NQ = np.array(answers["found_NQ"], np.float64)
+    kinds, scores = found_NQ[..., -1], found_NQ[..., -2]
+    for kind in np.unique(kinds[np.isfinite(kinds)]):
+        scores[kinds == kind] = ranks(scores[kinds == kind])
+    return {"found_NQ": found_NQ}
 
 
 def _boxes(rows: Floats, *, scored: bool) -> Boxes:

@@ -72,7 +72,7 @@ def reported(
         headline=judge.HEADLINE,
         smallest=wishes.smallest,
         arms=reached,
-        gaps=tuple(parts.gaps(evaluation.entries, judge, whole)),
+        gaps=parts.corrected(list(parts.gaps(evaluation.entries, judge, whole))),
         curve=tuple(parts.curve(evaluation.entries, wishes, judge, done)),
         unseen=_unseen(evaluation, serious, done),
         robustness=tuple(_robust(evaluation, serious, workshop, whole)),

@@ -47,6 +47,13 @@ class Gap:
     figure: Figure
     """The difference."""
 
+    p: Number | None = None
+    """Two-sided, of a permutation test that swaps the arms of whole patients in all seeds at once:
+    of these networks on other patients, not of other seeds. Absent where it is not known."""
+
+    p_corrected: Number | None = None
+    """The same where all differences of its list are looked at together (Holm)."""
+
 
 @section
 class CurvePoint:

@@ -18,11 +18,14 @@ from confrere_common.loading import parse_run
 from confrere_common.model import build_model, encoder_weights, input_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import alone
+from confrere_deploy.evaluation import schema
 from confrere_deploy.evaluation.carry import carry_out
 from confrere_deploy.evaluation.contestants import contestants, names_of
-from confrere_deploy.evaluation.parts import entry, unseen_sites
+from confrere_deploy.evaluation.page import verdict
+from confrere_deploy.evaluation.parts import corrected, entry, unseen_sites
 from confrere_deploy.evaluation.wishes import Wishes, labels_in
 from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.report.numbers import Figure
 from confrere_deploy.study import tune
 from confrere_deploy.study.options import Options
 
@@ -209,6 +212,43 @@ def test_a_given_encoder_meets_scratch_and_itself_frozen_by_paired_differences(
         "scratch", "north, frozen", "random, frozen"
     ]  # fmt: skip
     assert len(report["encoders"]["north"]) == 64
+    for gap in report["gaps"]:
+        assert 0 < gap["p"] <= gap["p_corrected"] <= min(1, 3 * gap["p"])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "corrected)" in page
+    assert "(Holm)" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "said"),
+    [
+        (0.01, 0.03, "is above 'b': paired difference of auc +0.100 (+0.010 to +0.300), p = 0.01"),
+        (0.01, 0.06, "is not told apart from 'b'"),
+        (-0.01, 0.03, "is not told apart from 'b'"),
+    ],
+)
+def test_arms_are_told_apart_by_the_interval_and_by_what_p_is_after_correction(
+    low: float, p: float, said: str
+) -> None:
+    gap = schema.Gap(
+        ours="a",
+        theirs="b",
+        figure=Figure(mean=0.1, low=low, high=0.3, n=3),
+        p=0.01,
+        p_corrected=p,
+    )
+
+    assert said in verdict(gap, "auc")
+
+
+def test_a_list_of_differences_is_corrected_as_a_whole() -> None:
+    figure = Figure(mean=0.1, low=0.0, high=0.3, n=3)
+    found = [schema.Gap(ours="a", theirs=str(n), figure=figure, p=p)
+             for n, p in enumerate((0.01, None, 0.04, 0.03))]  # fmt: skip
+
+    told = [gap.p_corrected for gap in corrected(found)]
+
+    assert told == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
