@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from confrere_client.evaluation.detection import FROC
 from confrere_common.errors import CheckpointError, ConfigError, DataError
 from confrere_common.loading import parse_run, read_plain
 from confrere_common.release import load_release
@@ -292,6 +293,11 @@ def test_lesions_are_boxed_over_sites(tiny: Path, tmp_path: Path) -> None:
 
     figures = report["arms"]["tuned"]["figures"]
     assert figures["AP at 0.5"]["mean"] > 0.05
+    found = [figures[name]["mean"] for name in FROC]
+    assert len(found) == 7
+    assert found == sorted(found)
+    assert figures["FROC mean"]["mean"] == pytest.approx(np.mean(found))
+    assert "FROC at 1/8" in (tmp_path / "out/report.html").read_text()
     assert report["data"]["classes"] == ["lesion"]
 
 
