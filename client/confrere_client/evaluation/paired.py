@@ -30,7 +30,6 @@ from confrere_client.measure.intervals import (
     figure,
     paired_difference,
 )
-from confrere_common.errors import DataError
 
 Weighed: TypeAlias = Callable[[Floats], Floats]
 """``weights_DN -> values_D``, 0 to 1, or NaN where nothing is known."""
@@ -86,60 +85,20 @@ def weighed_mean(values_N: Floats) -> Weighed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How a measure of single cases lies: its mean with an interval, median and quartiles."""
+class Quartiles:
+    """How a measure of single cases lies; NaN where it is defined of none."""
 
-    mean: Figure | None
+    lower: float
     median: float
-    lower_quartile: float
-    upper_quartile: float
-    cases: int
-    """Cases where the measure is defined."""
+    upper: float
 
 
-def spread(values_SN: Floats, patients: NDArray[np.int64], *, seed: int = 0) -> Spread:
-    """Return how the values of cases lie; seeds are averaged for median and quartiles.
-
-    Values need not lie in 0 to 1: they are measured in units of the largest, which no mean exceeds.
-    """
-    values_SN = np.atleast_2d(np.asarray(values_SN, np.float64))
-    if values_SN.shape[1] != len(patients):
-        raise DataError(f"{values_SN.shape[1]} values do not fit {len(patients)} patients' cases.")
-    known_N = np.isfinite(values_SN).all(axis=0)
-    if not known_N.any():
-        nothing = float("nan")
-        return Spread(
-            mean=None, median=nothing, lower_quartile=nothing, upper_quartile=nothing, cases=0
-        )
-    quartiles = np.percentile(values_SN[:, known_N].mean(axis=0), (25, 50, 75))
-    return Spread(
-        mean=case_figure(values_SN, patients, seed=seed),
-        lower_quartile=float(quartiles[0]),
-        median=float(quartiles[1]),
-        upper_quartile=float(quartiles[2]),
-        cases=int(known_N.sum()),
-    )
-
-
-def case_figure(values_SN: Floats, patients: NDArray[np.int64], *, seed: int = 0) -> Figure | None:
-    """Return the mean over cases and seeds with its interval over patients, in the values' unit."""
-    unit = _unit(values_SN)
-    seeds = [weighed_mean(values_N / unit) for values_N in np.atleast_2d(values_SN)]
-    return _in_units(weighed_figure(seeds, patients, seed=seed), unit)
-
-
-def _unit(values: Floats) -> float:
-    """Return the largest value, at least 1; DataError for a value that is negative."""
-    known = values[np.isfinite(values)]
-    if len(known) and known.min() < 0:
-        raise DataError(f"a case has the value {known.min():.3g}: only measures from 0 on serve.")
-    return max(1.0, float(known.max())) if len(known) else 1.0
-
-
-def _in_units(found: Figure | None, unit: float) -> Figure | None:
-    if found is None:
-        return None
-    return Figure(mean=found.mean * unit, low=found.low * unit, high=found.high * unit, n=found.n)
+def quartiles(values_SN: Floats) -> Quartiles:
+    """Return the quartiles of cases, each the mean over seeds; NaN in one leaves a case out."""
+    values_N = np.asarray(values_SN, np.float64).mean(axis=0)
+    known_N = values_N[np.isfinite(values_N)]
+    lower, median, upper = np.percentile(known_N, (25, 50, 75)) if len(known_N) else [np.nan] * 3
+    return Quartiles(lower=float(lower), median=float(median), upper=float(upper))
 
 
 def swap_test(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from confrere_common.section import section
+from confrere_deploy.report.outlined import Outlined
 from confrere_deploy.report.schema import (
     Cost,
     Data,
@@ -29,6 +30,9 @@ class EvaluatedArm:
 
     figures: dict[str, Figure]
     """Measure -> figure, learned from the labels that the run names."""
+
+    structures: dict[str, Outlined] = Field(default_factory=dict)
+    """Structure -> its counts and medians, where masks were drawn."""
 
     best_rounds: tuple[Natural, ...] = ()
     """The round that answered, one a seed."""

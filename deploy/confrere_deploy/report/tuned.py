@@ -16,6 +16,7 @@ from confrere_common.storage import atomic_write
 from confrere_deploy.report import joined
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
+from confrere_deploy.report.outlined import Outlined
 from confrere_deploy.report.pooled import Evaluated, curves, shown
 from confrere_deploy.report.schema import (
     Cost,
@@ -69,6 +70,9 @@ class TunedArm:
 
     sites: dict[str, Figure] = Field(default_factory=dict)
     """Site -> the leading measure on its own test patients; those of fewer than 5 are left out."""
+
+    structures: dict[str, Outlined] = Field(default_factory=dict)
+    """Structure -> its counts and medians, where masks were drawn."""
 
 
 @section

@@ -24,6 +24,7 @@ from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, labelled
 from confrere_deploy.study.joining import of_answers
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
+from confrere_deploy.study.structures import outlined
 
 Done = Mapping[str, Sequence[Arm]]
 """Arm -> what each seed answered."""
@@ -60,7 +61,8 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
 
 def _arm(lecture: Lecture, judge: Judge, name: str, seeds: Sequence[Arm]) -> tuned.TunedArm:
     rows = _common(seeds)
-    each = [judge.figures(at(arm, rows), exam_of(lecture, rows)) for arm in seeds]
+    exam, found = exam_of(lecture, rows), [at(arm, rows) for arm in seeds]
+    each = [judge.figures(answers, exam) for answers in found]
     patients = lecture.images.catalog.patients[rows]
     figures = {
         measure: _plain(weighed_figure([one[measure] for one in each], patients))
@@ -68,7 +70,10 @@ def _arm(lecture: Lecture, judge: Judge, name: str, seeds: Sequence[Arm]) -> tun
     }
     known = {measure: figure for measure, figure in figures.items() if figure is not None}
     return tuned.TunedArm(
-        what=ARMS.get(name, name), figures=known, sites=dict(_by_site(lecture, judge, seeds, rows))
+        what=ARMS.get(name, name),
+        figures=known,
+        sites=dict(_by_site(lecture, judge, seeds, rows)),
+        structures=outlined(found, exam),
     )
 
 

@@ -9,7 +9,6 @@ from scipy import stats
 from confrere_client.evaluation import paired
 from confrere_client.measure.intervals import Truth
 from confrere_client.measure.probe import accuracy
-from confrere_common.errors import DataError
 
 PATIENTS = np.arange(60) // 2
 TRUTH = Truth(labels=np.arange(60) % 3, patients=PATIENTS)
@@ -20,23 +19,14 @@ def scores(skill: float, seed: int = 0, seeds: int = 2) -> np.ndarray:
     return noise + skill * np.eye(3)[TRUTH.labels]
 
 
-def test_a_mean_over_cases_lies_in_its_interval_in_its_own_unit() -> None:
-    distances_SN = np.random.default_rng(0).gamma(2, 10, size=(3, 60))
+def test_the_interval_of_a_mean_over_cases_is_as_wide_as_the_standard_error_says() -> None:
+    values_N = np.random.default_rng(1).normal(0.5, 0.05, size=60)
 
-    found = paired.case_figure(distances_SN, PATIENTS)
-
-    assert found is not None
-    assert found.mean == pytest.approx(distances_SN.mean())
-    assert 1 < found.low < found.mean < found.high < distances_SN.max()
-    assert found.n == 3
-
-
-def test_the_interval_is_as_wide_as_the_standard_error_says() -> None:
-    values_N = np.random.default_rng(1).normal(50, 5, size=60)
-
-    found = paired.case_figure(values_N, np.arange(60))
+    found = paired.weighed_figure([paired.weighed_mean(values_N)], np.arange(60))
 
     assert found is not None
+    assert found.mean == pytest.approx(values_N.mean())
+    assert found.low < found.mean < found.high
     due = 2 * 1.96 * values_N.std() / np.sqrt(60)
     assert found.high - found.low == pytest.approx(due, rel=0.1)
 
@@ -44,18 +34,33 @@ def test_the_interval_is_as_wide_as_the_standard_error_says() -> None:
 def test_a_case_that_is_undefined_has_no_part() -> None:
     values_N = np.array([0.5, np.nan, 0.7])
 
-    found = paired.spread(values_N, np.arange(3))
+    found = paired.weighed_figure([paired.weighed_mean(values_N)], np.arange(3))
 
-    assert found.mean is not None
-    assert found.mean.mean == pytest.approx(0.6)
-    assert (found.median, found.cases) == (pytest.approx(0.6), 2)
+    assert found is not None
+    assert found.mean == pytest.approx(0.6)
+    assert paired.quartiles(values_N[None]).median == pytest.approx(0.6)
 
 
-def test_nothing_known_has_no_figure() -> None:
-    found = paired.spread(np.full(4, np.nan), np.arange(4))
+def test_quartiles_are_of_cases_that_every_seed_knows() -> None:
+    values_SN = np.array([[0.0, 1.0, 2.0, 3.0, 4.0, 9.0], [2.0, 3.0, 4.0, 5.0, 6.0, np.nan]])
 
-    assert found.mean is None
-    assert found.cases == 0
+    found = paired.quartiles(values_SN)
+
+    assert (found.lower, found.median, found.upper) == (2, 3, 4)
+    assert np.isnan(paired.quartiles(np.full((1, 4), np.nan)).median)
+
+
+def test_the_same_cases_differ_by_nothing_and_better_ones_by_their_gain() -> None:
+    values_N = np.random.default_rng(2).random(60) / 2
+    plain, more = paired.weighed_mean(values_N), paired.weighed_mean(values_N + 0.3)
+
+    same = paired.weighed_difference([plain], [plain], PATIENTS)
+    better = paired.weighed_difference([more], [plain], PATIENTS)
+
+    assert same is not None
+    assert better is not None
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    assert (better.mean, better.low, better.high) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def swapped(ours: np.ndarray, theirs: np.ndarray, swaps: int = 199) -> float:
@@ -128,10 +133,3 @@ def test_many_p_values_are_raised_step_by_step() -> None:
     assert found["c"] == pytest.approx(0.06)
     assert found["b"] == pytest.approx(0.06)
     assert np.isnan(found["none"])
-
-
-def test_a_negative_case_and_values_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataError, match="a case has the value -1"):
-        paired.case_figure(np.array([-1.0, 2.0]), np.arange(2))
-    with pytest.raises(DataError, match="2 values do not fit 3"):
-        paired.spread(np.zeros(2), np.arange(3))

@@ -251,6 +251,40 @@ def test_a_list_of_differences_is_corrected_as_a_whole() -> None:
     assert told == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
 
 
+def lesions(folder: Path, **task: Any) -> Path:
+    """Write a run on phantom lesions, whose masks and boxes are known."""
+    knobs = {"modality": "lesion", "images": 32, "patients": 16, "sites": 1, "image_px": 16}
+    data = {"source": {"name": "phantom", **knobs}, "image_px": 16}
+    augment = {"modality": "dermatology", "changes": {"area": [0.8, 1]}}
+    encoder = {"name": "resnet", "width": 8, "stem": "small"}
+    plain = {**RUN, "data": data, "augment": augment, "encoder": encoder}
+    return written(folder, {**plain, "finetune": {"task": task}})
+
+
+def test_detectors_are_told_by_a_curve_over_false_alarms(tmp_path: Path) -> None:
+    run_file = lesions(tmp_path, name="detection", width=8)
+
+    report = evaluated(run_file, tmp_path / "out", pictures=False)
+
+    page = (tmp_path / "out/report.html").read_text()
+    assert {"FROC at 1/8", "FROC at 8", "FROC mean"} <= report["arms"]["scratch"]["figures"].keys()
+    assert "Share of true boxes found at 1/8 to 8 false alarms per image: scratch" in page
+    assert "Structure by structure" not in page
+
+
+def test_outlines_are_told_with_what_was_missed_and_invented(tmp_path: Path) -> None:
+    run_file = lesions(tmp_path, name="segmentation", width=4)
+
+    report = evaluated(run_file, tmp_path / "out", pictures=False)
+
+    for arm in report["arms"].values():
+        structure = arm["structures"]["1"]
+        assert structure["cases"] == report["data"]["test_images"]
+        assert structure["missed"][0] <= structure["cases"] - structure["without"]
+        assert 0 <= structure["dice"]["lower"] <= structure["dice"]["median"]
+    assert "Structure by structure" in (tmp_path / "out/report.html").read_text()
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     run_file = paint(tmp_path)
     plain = {**RUN, "train": {**RUN["train"], "batch": 0}}

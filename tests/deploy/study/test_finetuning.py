@@ -223,6 +223,11 @@ def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
     figures = report["arms"]["federated"]["figures"]
     assert figures["dice"]["mean"] > 0.4
     assert {"iou", "hd95 over diagonal"} <= figures.keys()
+    lesion = report["arms"]["federated"]["structures"]["1"]
+    assert lesion["cases"] == report["data"]["test_images"]
+    assert lesion["dice"]["lower"] <= lesion["dice"]["median"] <= lesion["dice"]["upper"]
+    assert len(lesion["missed"]) == len(lesion["invented"]) == 1
+    assert "Invented" in (tmp_path / "out/report.html").read_text()
     assert report["data"]["classes"] == ["1"]
     counted = report["evaluation"]
     (structure,) = counted["structures"]
