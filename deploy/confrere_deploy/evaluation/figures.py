@@ -43,6 +43,8 @@ def every(lecture: Lecture, judge: Judge, seeds: Sequence[Finished]) -> dict[str
     found = {
         measure: plain(weighed_figure([one[measure] for one in each], patients))
         for measure in each[0]
+        # A cell that an older version finished may hold less.
+        if all(measure in one for one in each)
     }
     return {measure: figure for measure, figure in found.items() if figure is not None}
 

@@ -298,7 +298,8 @@ class EvaluationReport:
     """Empty where it was not asked for."""
 
     calibration: tuple[Calibration, ...] = ()
-    """Of exclusive classes, where there are validation images."""
+    """Of classifiers, where there are validation images. Of several findings in an image, each one
+    that is known is an answer of its own."""
 
     factors: tuple[Factor, ...] = ()
     """By site, and by what the catalog knows."""

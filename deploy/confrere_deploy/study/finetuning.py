@@ -17,6 +17,7 @@ from torch import Tensor
 from confrere_client.data.catalog import Catalog
 from confrere_client.data.images import Images
 from confrere_client.device import choose_device
+from confrere_client.finetune.classification import decided
 from confrere_client.finetune.judge import Answers, Exam, Judge, collected, score
 from confrere_client.finetune.lesson import Lesson, classes_in, marked, must_be_known, taught
 from confrere_client.finetune.start import with_start
@@ -101,6 +102,9 @@ class Arm:
     bytes_down: int
     weights: Weights = field(default_factory=dict)
     """Shared weights of the best round."""
+
+    val: Answers = field(default_factory=dict)
+    """A classifier's answers for validation images, in the order of the lecture's."""
 
 
 def must_finetune(run: Run) -> Finetune:
@@ -287,8 +291,9 @@ class Studio:
         last = arms.carried(engine, replace(job, enough=course.enough))
         weights = course.chosen(last)
         answers, rows = self._answers(job, weights, asked, sites, last.round)
+        val = {} if private or local else self._validated(job, weights)
         return Arm(
-            answers=answers,
+            answers=decided(answers, val, self._exam(job, self.lecture.val)),
             asked=rows,
             scores=course.scores,
             best=course.best,
@@ -298,7 +303,15 @@ class Studio:
             bytes_up=sum(record.bytes_up for record in last.records),
             bytes_down=sum(record.bytes_down for record in last.records),
             weights=weights,
+            val=val,
         )
+
+    def _validated(self, job: Job, weights: Weights) -> Answers:
+        """Return what a classifier answers for validation images, where there are any."""
+        if must_finetune(job.run).task.name != "classification" or not len(self.lecture.val):
+            return {}
+        exam = self._exam(job, self.lecture.val)
+        return self.judge.answers(self._model(job, weights), exam)
 
     def _examined(self, job: Job, weights: Weights, *, skip: bool) -> float:
         if skip or not len(self.lecture.val):

@@ -100,6 +100,10 @@ def report(done: Path) -> dict[str, Any]:
 def test_arms_stand_beside_each_other_on_the_same_patients(report: dict[str, Any]) -> None:
     assert set(report["arms"]) == {"scratch", "random, frozen"}
     assert {"auc", "brier", "recall of a"} <= report["arms"]["scratch"]["figures"].keys()
+    for arm in report["arms"].values():
+        reached = arm["figures"]["sensitivity_at_validation_threshold"]["mean"]
+        assert reached + arm["figures"]["specificity_at_validation_threshold"]["mean"] > 0
+        assert "optimistic_sensitivity_at_90_specificity" in arm["figures"]
     assert any("No encoder was given" in said for said in report["warnings"])
 
 
@@ -136,6 +140,21 @@ def test_confidence_is_told_before_and_after_a_temperature(report: dict[str, Any
     assert found["before"].keys() == found["after"].keys() == {"ece", "adaptive_ece", "brier"}
     assert sum(bar["images"] for bar in found["bars_before"]) == report["data"]["test_images"]
     assert all(0.05 <= value <= 20 for value in found["temperatures"])
+
+
+def test_of_findings_each_that_is_known_is_told_with_its_confidence(tmp_path: Path) -> None:
+    paint(tmp_path)
+    plain = {**RUN, "finetune": {"task": {"name": "classification", "kind": "multilabel"}}}
+
+    report = evaluated(written(tmp_path, plain), tmp_path / "out", pictures=False)
+
+    (found,) = report["calibration"]
+    bars = sum(bar["images"] for bar in found["bars_before"])
+    assert bars == 2 * report["data"]["test_images"]
+    figures = report["arms"]["scratch"]["figures"]
+    assert {"f1", "optimistic_sensitivity_at_90_specificity"} <= figures.keys()
+    assert "sensitivity_at_validation_threshold" in figures
+    assert "Each known finding" in (tmp_path / "out/report.html").read_text()
 
 
 def test_groups_are_those_that_the_catalog_knows(report: dict[str, Any]) -> None:

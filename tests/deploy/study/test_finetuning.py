@@ -52,6 +52,8 @@ def test_sites_fine_tune_together_and_are_judged_on_held_out_patients(
     assert federated["auc"]["low"] <= federated["auc"]["mean"] <= federated["auc"]["high"]
     assert {"brier", "ece", "recall of 2"} <= federated.keys()
     assert set(report["differences"]) >= {"federated-raw", "federated-local"}
+    for arm in report["arms"].values():
+        assert "specificity_at_validation_threshold" in arm["figures"]
     for site, gain in report["joining"]["gains"].items():
         joined, alone = (report["arms"][arm]["sites"][site] for arm in ("federated", "local"))
         assert gain["mean"] == pytest.approx(joined["mean"] - alone["mean"])
@@ -144,6 +146,8 @@ def test_private_and_masked_rounds_fine_tune_too(tiny: Path, tmp_path: Path) -> 
     masked = tune(tiny, tmp_path / "masked", run=short(1, floors="none", secure_aggregation={}))
 
     assert private["courses"][0]["scores"] == {}
+    figures = private["arms"]["federated"]["figures"]
+    assert "sensitivity_at_validation_threshold" not in figures
     assert masked["arms"]["federated"]["figures"]
 
 
@@ -266,6 +270,8 @@ def test_floors_are_had_without_validation_patients(tiny: Path, tmp_path: Path) 
 
     assert {"raw", "probe"} <= set(report["arms"])
     assert any("no validation patients" in said for said in report["warnings"])
+    for arm in report["arms"].values():
+        assert "specificity_at_validation_threshold" not in arm["figures"]
 
 
 def test_an_index_is_searched_and_what_is_odd_is_found(tiny: Path, tmp_path: Path) -> None:
