@@ -5,12 +5,11 @@ patients than the smallest cell is suppressed: neither its figure nor its size i
 suppressed groups are one alone, or too few patients together, the smallest of the others go too, as
 the total would give them away (complementary suppression).
 
-Shapes: S seeds, N images, K classes.
+Shapes: N images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -18,12 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation.paired import Weighed, weighed_difference, weighed_figure
-from confrere_client.measure.intervals import (
-    Figure,
-    Floats,
-    Measure,
-    Truth,
-)
+from confrere_client.measure.intervals import Figure, Floats
 
 SMALLEST = 10
 """Patients below which a group is not spoken of, where the site says nothing else."""
@@ -132,23 +126,6 @@ class Groups:
 
 
 def by_group(
-    measure: Measure,
-    scores: Floats,
-    truth: Truth,
-    groups: NDArray[np.str_],
-    *,
-    smallest: int = SMALLEST,
-    seed: int = 0,
-) -> Groups:
-    """Return the figures of groups of images, "" being none; *scores* is (S, N, K)."""
-
-    def within(rows: NDArray[np.int64]) -> Sequence[Weighed]:
-        return [partial(measure, each[rows], truth.labels[rows]) for each in np.asarray(scores)]
-
-    return weighed_groups(within, truth.patients, groups, smallest=smallest, seed=seed)
-
-
-def weighed_groups(
     within: Callable[[NDArray[np.int64]], Sequence[Weighed]],
     patients_N: NDArray[np.int64],
     groups_N: NDArray[np.str_],

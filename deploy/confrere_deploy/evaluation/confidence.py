@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation import calibration
-from confrere_client.evaluation.fairness import Groups, weighed_groups
+from confrere_client.evaluation.fairness import Groups, by_group
 from confrere_client.evaluation.paired import Weighed, weighed_figure
 from confrere_client.finetune.classification import truth
 from confrere_client.finetune.judge import Judge
@@ -124,7 +124,7 @@ def by_factor(
         if len(np.unique(groups_N[groups_N != ""])) < 2:
             continue
         within = partial(_within, lecture, judge, seeds, asked)
-        found = weighed_groups(within, patients, groups_N, smallest=smallest)
+        found = by_group(within, patients, groups_N, smallest=smallest)
         yield _factor(one.name, factor, found)
 
 

@@ -87,11 +87,16 @@ def test_of_a_small_site_and_of_no_site_it_is_not_told_whether_joining_paid() ->
     assert set(joining(both, TRUTH.patients, sites, smallest=4).gains) == {"few", "many"}
 
 
+def within(scores_SNK: np.ndarray, truth: Truth) -> Callable[[np.ndarray], list[Weighed]]:
+    """Return what gives the accuracy of each seed on some rows."""
+    return lambda rows: [partial(accuracy, each[rows], truth.labels[rows]) for each in scores_SNK]
+
+
 def test_groups_are_told_with_intervals() -> None:
     groups = np.where(np.arange(120) < 60, "F", "M")
     skill_N = np.where(groups == "F", 0.95, 0.6)
 
-    found = by_group(accuracy, scores(skill_N), TRUTH, groups)
+    found = by_group(within(scores(skill_N), TRUTH), TRUTH.patients, groups)
 
     assert found.patients == {"F": 30, "M": 30}
     assert found.suppressed == ()
@@ -108,7 +113,9 @@ def test_no_small_group_shows_itself_or_by_subtraction(sizes: list[int], smalles
     count = len(groups)
     truth = Truth(labels=np.arange(count) % 2, patients=np.arange(count))
 
-    found = by_group(accuracy, np.eye(2)[truth.labels][None], truth, groups, smallest=smallest)
+    found = by_group(
+        within(np.eye(2)[truth.labels][None], truth), truth.patients, groups, smallest=smallest
+    )
 
     assert all(size >= smallest for size in found.patients.values())
     assert found.figures.keys() <= found.patients.keys()

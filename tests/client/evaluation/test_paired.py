@@ -8,7 +8,7 @@ from scipy import stats
 
 from confrere_client.evaluation import paired
 from confrere_client.measure.intervals import Truth
-from confrere_client.measure.probe import accuracy
+from confrere_client.measure.probe import accuracy, macro_auc
 
 PATIENTS = np.arange(60) // 2
 TRUTH = Truth(labels=np.arange(60) % 3, patients=PATIENTS)
@@ -120,6 +120,26 @@ def test_memory_is_bounded_and_what_is_not_known_has_no_p(monkeypatch: pytest.Mo
     assert swapped(scores(1.0), scores(0.8, seed=1)) == whole
     assert np.isnan(of_cases(np.full(4, np.nan), np.zeros(4) * np.nan, np.arange(4)))
     assert np.isnan(of_cases(np.zeros(0), np.zeros(0), np.zeros(0, np.int64)))
+
+
+def areas_swapped(number: int, gap: float, shift: float, *, ranked: bool) -> float:
+    """Return p of the AUC of 80 drawn patients; theirs are told apart less well, and shifted."""
+    random, labels_N = np.random.default_rng(number), np.arange(80) % 2
+    noise = random.normal(size=(3, 80)) * 0.7
+    arms = [labels_N + noise[0] + noise[1], labels_N * (1 - gap) + noise[0] + noise[2] + shift]
+    both_N = np.concatenate([paired.ranks(arm_N) if ranked else arm_N for arm_N in arms])
+    auc = partial(macro_auc, np.stack([-both_N, both_N], axis=1), np.tile(labels_N, 2))
+    return paired.swap_test([auc], np.arange(80), swaps=99)
+
+
+def test_ranks_make_p_hold_its_level_and_find_a_difference_whatever_the_scales() -> None:
+    def below(gap: float, *, ranked: bool) -> float:
+        tried = [areas_swapped(number, gap, shift=2, ranked=ranked) for number in range(60)]
+        return float(np.mean(np.asarray(tried) <= 0.05))
+
+    assert below(0.0, ranked=True) < 0.15
+    assert below(0.5, ranked=True) > 0.5
+    assert below(0.5, ranked=False) < 0.4
 
 
 def test_ranks_count_from_the_top_and_equal_values_share_them() -> None:
