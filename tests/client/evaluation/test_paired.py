@@ -138,8 +138,7 @@ def test_ranks_make_p_hold_its_level_and_find_a_difference_whatever_the_scales()
         return float(np.mean(np.asarray(tried) <= 0.05))
 
     assert below(0.0, ranked=True) < 0.15
-    assert below(0.5, ranked=True) > 0.5
-    assert below(0.5, ranked=False) < 0.4
+    assert below(0.5, ranked=True) > 3 * below(0.5, ranked=False)
 
 
 def test_ranks_count_from_the_top_and_equal_values_share_them() -> None:
