@@ -10,8 +10,8 @@ measured again (https://doi.org/10.1214/088342304000000396). It needs no distrib
 independent images, and works for every measure that weighs images. Where a measure ranks images
 against each other, scores are turned into ranks within their arm first, as two networks' need not
 have one scale (https://doi.org/10.1093/biomet/83.4.835). In 200 simulated trials of 80 patients
-and two seeds with equal AUC, p was at most 0.05 in 5.5 %; with unequal ones in 82.5 %, whatever the scales.
-Without ranks, where one arm's scores are shifted, that falls to 13 %.
+and two seeds, with equal AUC p was at most 0.05 in 5.5 %, with unequal ones in 82.5 %, whatever
+the scales. Without ranks, where one arm's scores are shifted, the latter falls to 13 %.
 
 Shapes: D draws, S seeds, N images, K classes, P patients, R swaps.
 """
