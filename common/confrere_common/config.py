@@ -43,7 +43,8 @@ class Data:
     """Which images, and how they are spread over sites in a simulation."""
 
     source: Choice
-    """Where the images come from: a source and its knobs (phantom, npz, catalog, folder)."""
+    """Where the images come from: a source and its knobs (phantom, npz, catalog, folder,
+    prepared, site)."""
 
     image_px: Annotated[int, Field(ge=8, le=4096)] = 64
     """Longer side of every image in pixels (voxels in 3-D): resized once, with the aspect kept."""

@@ -67,10 +67,16 @@ def test_a_study_leaves_a_report_an_encoder_and_checkpoints(tiny: Path, tmp_path
 
     report = from_json((out / "report.json").read_bytes())
     assert set(report.arms) == {"raw", "random", "local", "federated", "centralised"}
+    for site, gain in report.joining.gains.items():
+        joined, alone = (report.arms[arm].sites[site].linear.auc for arm in ("federated", "local"))
+        assert gain.mean == pytest.approx(joined.mean - alone.mean)
+    assert report.joining.gains.keys() == report.arms["local"].sites.keys()
     assert [site.site for site in report.sites] == ["site-0", "site-1"]
     assert [item.round for item in report.rounds] == [1, 2, 3]
     assert report.rounds[0].bytes_up > 0
-    assert "<html" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Federated less alone" in page
+    assert "lost by joining" in page
     assert len(list((out / "federated/seed-0/checkpoints").glob("round-*"))) == 3
     assert str(out / "report.html") in printed.replace("\n", "")
     card = json.loads((out / "encoder.json").read_bytes())

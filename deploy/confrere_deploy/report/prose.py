@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from confrere_deploy.report import joined
 from confrere_deploy.report.figures import MEASURES, picked, site_pairs
 from confrere_deploy.report.pictures import Pictures
 from confrere_deploy.report.schema import FLOORS, ArmName, Figure, Report
@@ -37,8 +38,10 @@ def verdicts(report: Report) -> list[str]:
     others = [name for name in reversed(figures) if name != "federated"]
     said = [_verdict(report, name, figures) for name in others]
     pairs = site_pairs(report).values()
-    if pairs:
-        ahead = sum(joined.mean > alone.mean for alone, joined in pairs)
+    if report.joining is not None:
+        said += joined.verdict(report.joining)
+    elif pairs:
+        ahead = sum(federated.mean > alone.mean for alone, federated in pairs)
         said.append(
             f"On its own test patients, {ahead} of {counted(len(pairs), 'site')} scored higher "
             "with the federated encoder than with its own (single figures, not a test)."

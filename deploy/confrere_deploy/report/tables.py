@@ -47,6 +47,8 @@ def sites(report: Report) -> Rows:
         for site in each.sites:
             work[site.site].append(site)
     alone, joined = (_site_aucs(report, name) for name in ("local", "federated"))
+    paid = report.joining.gains if report.joining is not None else {}
+    gains = {site: _said(gain, sign=True) for site, gain in paid.items()}
     ordered = sorted(report.sites, key=lambda site: (-site.images, site.site))
     return [
         {
@@ -57,6 +59,7 @@ def sites(report: Report) -> Rows:
             "tested": "" if site.test_patients is None else f"{site.test_patients:,}",
             "alone": alone.get(site.site, ("", "")),
             "joined": joined.get(site.site, ("", "")),
+            "gain": gains.get(site.site, ("", "")),
         }
         for site in ordered
     ]
@@ -68,6 +71,7 @@ def site_columns(report: Report) -> dict[str, bool]:
         "tested": any(site.test_patients is not None for site in report.sites),
         "alone": bool(_site_aucs(report, "local")),
         "joined": bool(_site_aucs(report, "federated")),
+        "gain": report.joining is not None,
     }
 
 
@@ -226,9 +230,11 @@ def measured_columns(report: Report) -> dict[str, bool]:
     return {name: bool(picked(report, pick)) for name, pick in picks.items()}
 
 
-def _said(figure: Figure | None, digits: int = 3) -> tuple[str, str]:
+def _said(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> tuple[str, str]:
     """Return the mean and, apart from it, the interval."""
-    mean, _, interval = (spoken(figure, digits) if figure else brief(None)).partition(" ")
+    mean, _, interval = (spoken(figure, digits, sign=sign) if figure else brief(None)).partition(
+        " "
+    )
     return mean, interval.strip("()")
 
 

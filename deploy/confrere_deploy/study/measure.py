@@ -234,17 +234,18 @@ def _sites(
             linear=schema.Linear(
                 **{name: _plain(found[site]) for name, found in each.items() if site in found}
             ),
-            knn=schema.Knn(accuracy=_figure(near[site])),
+            knn=schema.Knn(accuracy=figure_told(near[site])),
         )
         for site in sorted(near)
     } or None
 
 
 def _plain(figure: intervals.Figure | None) -> schema.Figure | None:
-    return None if figure is None else _figure(figure)
+    return None if figure is None else figure_told(figure)
 
 
-def _figure(found: intervals.Figure) -> schema.Figure:
+def figure_told(found: intervals.Figure) -> schema.Figure:
+    """Return a figure as reports hold it."""
     return schema.Figure(mean=found.mean, low=found.low, high=found.high, n=found.n)
 
 

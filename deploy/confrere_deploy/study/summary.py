@@ -26,6 +26,7 @@ from confrere_deploy.report.write import write_report
 from confrere_deploy.split import owns
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.history import alarm_warnings, record_warnings, rounds_told
+from confrere_deploy.study.joining import of_encoders
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import (
     Exam,
@@ -108,6 +109,7 @@ def report_of(results: Results) -> schema.Report:
         sites=_sites(results),
         arms=figures,  # type: ignore[arg-type]
         differences=_differences(results),
+        joining=_joining(results),
         site_tests=_site_tests(results, figures.values()),
         rounds=rounds,
         cost=_cost(results),
@@ -165,6 +167,13 @@ def _differences(results: Results) -> dict[str, schema.Figure] | None:
         if name != "federated"
     }
     return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def _joining(results: Results) -> schema.Joining | None:
+    scores = results.scores
+    if "local" not in scores:
+        return None
+    return of_encoders(results.exam, scores["federated"], scores["local"], tuple(results.sites))
 
 
 def _cost(results: Results) -> schema.Cost:

@@ -13,8 +13,9 @@ from confrere_deploy.report.codec import from_json, plain, to_json, validate
 from confrere_deploy.report.schema import Arm, Cost, Figure, Linear, Report
 
 KEYS = {
-    "Report": "schema name created version run digest seeds sites arms differences intervals "
-    "site_tests rounds cost protection warnings skipped data machine command",
+    "Report": "schema name created version run digest seeds sites arms differences joining "
+    "intervals site_tests rounds cost protection warnings skipped data machine command",
+    "Joining": "gains losing surely_losing surely_gaining",
     "Site": "site images patients test_patients",
     "Arm": "linear knn rankme sites",
     "SiteArm": "linear knn",
