@@ -77,23 +77,34 @@ def kind_of(tag: int) -> str:
 
 def texts(ds: Any, keyword: str) -> tuple[str, ...]:
     """Return a value of several parts; () when there is none."""
-    return tuple(part.strip() for part in text(ds, keyword).split("\\") if part.strip())
+    if not (told := text(ds, keyword)):  # most of what is asked for is not there
+        return ()
+    return tuple([part for one in told.split("\\") if (part := one.strip())])
 
 
 def numbers(ds: Any, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
     """Return finite numbers; None when they are missing, malformed or not *count* of them."""
+    if not (parts := texts(ds, keyword)):
+        return None
     try:
-        found = tuple(float(part) for part in texts(ds, keyword))
+        found = tuple(map(float, parts))
     except ValueError:
         return None
     finite = all(abs(value) < 1e12 for value in found)  # NaN compares false
-    return found if found and finite and count in (None, len(found)) else None
+    return found if finite and count in (None, len(found)) else None
 
 
 def number(ds: Any, keyword: str, default: float) -> float:
     """Return the first of a value's numbers, or *default*."""
-    found = numbers(ds, keyword)
-    return found[0] if found else default
+    told = text(ds, keyword)
+    if not told:
+        return default
+    try:
+        found = float(told)  # nearly always it is but one
+    except ValueError:
+        several = numbers(ds, keyword)
+        return several[0] if several else default
+    return found if abs(found) < 1e12 else default  # NaN compares false
 
 
 def whole(ds: Any, keyword: str, default: int = 0) -> int:
