@@ -17,6 +17,13 @@ from confrere_client.ingest.reader import Exam, Part, Reader
 from confrere_client.ingest.shaping.orient import flattened, turned
 from confrere_client.ingest.shaping.strided import every
 
+LABEL_RULES = 2
+"""Raise it when it is decided otherwise what is a label map, or which image it fits: exams that
+this may concern are then read again. 1: before rules were counted."""
+
+UNTOLD = ("nifti", "volume")
+"""Readers of files that do not say themselves whether they hold an image or labels."""
+
 MISFIT = "mask does not fit its image"
 ELSEWHERE = "mask has another spacing or place than its image"
 LABELS = "label map without an image"
