@@ -156,7 +156,7 @@ KINDS: dict[str, tuple[Callable[[Path, int], None], Decoded, Plan, float]] = {
         plain_picture, Plan(image_px=256), 0.5,
     ),
     "NIfTI, 64 voxels, gz": (
-        make_nifti, plain_nifti, Plan(modality="mr", image_px=None), 0.25,
+        make_nifti, plain_nifti, Plan(modality="mr", image_px=None), 0.5,
     ),
 }  # fmt: skip
 """Name -> how files are made, the plain decoding, our plan, the share of --files."""
