@@ -11,15 +11,24 @@ BINARY = {
 """Kinds of value that are no text -> how they are packed."""
 
 
+def holds(ds: Any, keyword: str) -> bool:
+    """Say whether an element is there; its own ``in`` parses the keyword anew, a hundred times."""
+    return tag_of(keyword) in ds.keys()  # noqa: SIM118
+
+
+def items(ds: Any, keyword: str) -> Any:
+    """Return the items of a sequence; () when there is none."""
+    return (ds.get(keyword) or ()) if holds(ds, keyword) else ()
+
+
 def text(ds: Any, keyword: str) -> str:
     """Return a value as stripped text; '' when it is missing or cannot be read.
 
     It reads the raw bytes where it can: pydicom's conversion takes ten times as long.
     """
-    tag = tag_of(keyword)
-    if tag not in ds.keys():  # noqa: SIM118  (its own ``in`` parses the tag anew, a hundred times)
+    if not holds(ds, keyword):
         return ""
-    item = ds.get_item(tag, keep_deferred=True)
+    item = ds.get_item(tag_of(keyword), keep_deferred=True)
     value = None if item is None else item.value
     if isinstance(value, bytes):
         return _plain(item, value)
