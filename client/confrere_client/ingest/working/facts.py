@@ -96,11 +96,21 @@ def units(values: NDArray[Any]) -> dict[str, float]:
     some = every(values, max(1, values.size // LOOKED_AT) | 1)  # odd: every column in turn
     finite = some[np.isfinite(some)] if some.dtype.kind == "f" else some
     places = [int(part * (finite.size - 1)) for part in PARTS]
-    ends = np.partition(finite, places)[places] if finite.size else (0, 0, 0)
+    ends = _ordered(finite, places)[places] if finite.size else (0, 0, 0)
     return {
         name: float(end)
         for name, end in zip(("unit_p1", "unit_p50", "unit_p99"), ends, strict=True)
     }
+
+
+def _ordered(values: NDArray[Any], places: list[int]) -> NDArray[Any]:
+    """Return values of which those at *places* stand where sorting would put them.
+
+    Those of 8 bits are counted, which is faster: it branches on none of them.
+    """
+    if values.dtype != np.uint8:
+        return np.partition(values, places)
+    return np.repeat(np.arange(256), _counted(np.ascontiguousarray(values)))
 
 
 def looks_like(pixels: NDArray[Any]) -> int:
