@@ -16,6 +16,7 @@ from confrere_client.ingest.shaping.foreground import box_of, coarse, largest, m
 from confrere_client.ingest.shaping.intensity import WINDOWS, scaled
 from confrere_client.ingest.shaping.resample import resampled, shape_for
 from confrere_client.ingest.shaping.stain import stain_statistics
+from confrere_client.ingest.shaping.strided import extremes
 from confrere_common.errors import unknown
 from confrere_common.section import section
 
@@ -99,17 +100,21 @@ def _finite(pixels: NDArray[Any], config: Config) -> tuple[NDArray[Any], int]:
     """Return the pixels with what is not finite at the darkest, and how many these were."""
     if pixels.ndim not in (3, 4) or 0 in pixels.shape:
         raise Skipped("no pixels")
-    bad = 0
-    if pixels.dtype.kind == "f":
-        good = np.isfinite(pixels)
-        bad = int(pixels.size - np.count_nonzero(good))
-        if bad > config.most_bad * pixels.size:
-            raise Skipped("not finite", f"{100 * bad / pixels.size:.1f} % of its values")
-        if bad:
-            pixels = np.where(good, pixels, pixels[good].min())
-    if pixels.min() == pixels.max():
+    bad, ends = 0, extremes(pixels)
+    if not np.isfinite(ends).all():  # else nothing in between can be
+        pixels, bad = _replaced(pixels, config)
+        ends = extremes(pixels)
+    if ends[0] == ends[1]:
         raise Skipped("constant image")
     return pixels, bad
+
+
+def _replaced(pixels: NDArray[Any], config: Config) -> tuple[NDArray[Any], int]:
+    good = np.isfinite(pixels)
+    bad = int(pixels.size - np.count_nonzero(good))
+    if bad > config.most_bad * pixels.size:
+        raise Skipped("not finite", f"{100 * bad / pixels.size:.1f} % of its values")
+    return np.where(good, pixels, pixels[good].min()), bad
 
 
 def _box(

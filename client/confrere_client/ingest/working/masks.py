@@ -15,6 +15,14 @@ from PIL import Image
 from confrere_client.data.decode import FORMATS
 from confrere_client.ingest.reader import Exam, Part, Reader
 from confrere_client.ingest.shaping.orient import flattened, turned
+from confrere_client.ingest.shaping.strided import every
+
+LABEL_RULES = 2
+"""Raise it when it is decided otherwise what is a label map, or which image it fits: exams that
+this may concern are then read again. 1: before rules were counted."""
+
+UNTOLD = ("nifti", "volume")
+"""Readers of files that do not say themselves whether they hold an image or labels."""
 
 MISFIT = "mask does not fit its image"
 ELSEWHERE = "mask has another spacing or place than its image"
@@ -152,7 +160,7 @@ def is_label_map(values_S: NDArray[Any]) -> bool:
 
     A heuristic: an image of few grey levels in flat areas (a drawing, a thresholded scan) passes.
     """
-    some = values_S.reshape(-1)[:: max(1, values_S.size // SAMPLE) | 1]
+    some = every(values_S, max(1, values_S.size // SAMPLE) | 1)
     if len(np.unique(some)) > MOST_CLASSES or (labels := _labels(values_S)) is None:
         return False
     classes = np.count_nonzero(np.bincount(labels.reshape(-1)))
