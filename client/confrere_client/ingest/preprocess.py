@@ -4,6 +4,7 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -81,6 +82,8 @@ def fit_exam(
         "spacing_before_mm": [float(step) for step in exam.spacing_mm],
         "replaced": replaced,
     }
+    if exam.turned:
+        record["turned"] = asdict(exam.turned)
     pixels = pixels[(slice(None), *_box(pixels, modality, config, record))]
     values, scale = _scaled(pixels, modality, config)
     shape = shape_for(pixels.shape[1:], exam.spacing_mm, plan.image_px, plan.spacing_mm)

@@ -5,7 +5,7 @@ import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from confrere_client.data.catalog import split_name
+from confrere_client.ingest.drawn import box_faults, drawn
 from confrere_client.ingest.finding.walk import printed
 from confrere_client.ingest.judging.judge import Judgement, Seen, judge
 from confrere_client.ingest.judging.report import Shown, write_report
@@ -58,7 +59,9 @@ def publish(
     Raises DataError when no exam could be read; what was published before stays.
     """
     judgement = judge(_seen(book, secret))
-    skips = _write_skips(book, private / SKIPPED)
+    told_of = _teller(book)
+    faults = [*box_faults(book, lambda group: told_of(group)[-1] or "")]
+    skips = _write_skips(book, private / SKIPPED, faults)
     if not book.run(f"{_SEEN} LIMIT 1").fetchone():
         reasons = "; ".join(f"{count} x {kind}" for kind, count in skips.most_common(8))
         raise DataError(
@@ -66,6 +69,7 @@ def publish(
             "which holds names."
         )
     tally, shown = Tally(), Shown()
+    tally.box_faults.update(fault for _, fault in faults)
     rows = _flagged(_rows(book, secret), judgement)
     digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)))
     made = Dataset(folder=dataset, manifest={
@@ -94,7 +98,8 @@ def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
             "look": look, "dims": len(plain["shape"]) - 1, "flags": [],
             "patient": whose.patient(secret),
             "patient_known": bool(whose.name),
-            "site": row["site"] or "", "boxes": row["boxes"] or "",
+            "site": row["site"] or "",
+            "boxes": drawn(book, group, row["boxes"] or "", plain)[0],
             "split": split_name(row["split"] or plain["split"]),
             "label": row["label"] or plain["label"],
             "preprocessing": json.dumps(plain["preprocessing"], sort_keys=True),
@@ -178,8 +183,11 @@ def _seen(book: Book, secret: bytes) -> Seen:
     )
 
 
-def _write_skips(book: Book, path: Path) -> "Counter[str]":
-    """Write which file is not in the data set, and why, for the data manager; count reasons."""
+def _write_skips(book: Book, path: Path, faults: Iterable[tuple[str, str]]) -> "Counter[str]":
+    """Write which file is not in the data set, and why, for the data manager; count reasons.
+
+    *faults* of boxes are written beside them; no file is skipped for its boxes.
+    """
     counts: Counter[str] = Counter()
     text = io.StringIO()
     table = csv.writer(text)
@@ -192,6 +200,8 @@ def _write_skips(book: Book, path: Path) -> "Counter[str]":
         counts.update(unfit)
         for kind, count in unfit.items():
             table.writerow([kind, f"{count} of its exams", printed(place)])
+    for (place, fault), count in Counter(faults).items():
+        table.writerow([fault, f"{count} of its boxes", printed(place)])
     with disk():
         atomic_write(path, text.getvalue().encode())  # 0600, as mkstemp makes it
     return counts

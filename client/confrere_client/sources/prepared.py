@@ -1,13 +1,15 @@
 """A data set that 'confrere client prepare' made: pixels and masks mapped, keys for names."""
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from confrere_client.data.boxes import Box, read_boxes
 from confrere_client.data.decode import Pixels
 from confrere_client.data.fingerprint import content
 from confrere_client.ingest.keeping.dataset import Dataset, open_dataset, place_of
@@ -24,7 +26,7 @@ FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
-    "shard", "offset", "nbytes", "digest", "mask", "flags", "warnings", "tag_modality",
+    "shard", "offset", "nbytes", "digest", "mask", "boxes", "flags", "warnings", "tag_modality",
     "tag_kernel", "tag_slice_thickness_mm", *FACTS,
 ]  # fmt: skip
 
@@ -106,7 +108,8 @@ class Prepared(Source):
         image = partial(_image, self._shards, place_of(row), shape, row["dtype"])
         mask = partial(_mask, self._shards, row["mask"], shape[1:]) if row["mask"] else None
         if row["dims"] == 2 or self.config.slices == "none":
-            yield _record(row, row["key"], image, mask, digest=row["digest"])
+            whole = _record(row, row["key"], image, mask, digest=row["digest"])
+            yield replace(whole, boxes=partial(_boxes, row["boxes"])) if row["boxes"] else whole
             return
         axis = AXES[self.config.slices]
         for number in range(0, shape[1 + axis], self.config.slice_step):
@@ -146,6 +149,13 @@ def _image(shards: Shards, place: Place, shape: tuple[int, ...], dtype: str) -> 
 
 def _mask(shards: Shards, row: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
     return _image(shards, place_of(row), shape, row["dtype"])
+
+
+def _boxes(cell: str) -> list[Box]:
+    """Return the boxes of a picture; an older Confrere kept them as its file had them."""
+    if any(not box or not isinstance(box[0], str) for box in json.loads(cell)):
+        raise UnreadableImage("boxes as an older version kept them: prepare the data set again")
+    return read_boxes(cell)
 
 
 def _slice(image: Any, axis: int, number: int) -> Pixels:

@@ -1,13 +1,14 @@
 """A table that tells what files do not: patient, site, split, label, mask, boxes, by path."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from confrere_client.data.boxes import CORNERS, read_boxes, written
 from confrere_client.ingest.keeping.book import Book, blob
+from confrere_client.source import UnreadableImage
 from confrere_common.errors import DataError
 
 log = getLogger(__name__)
@@ -84,24 +85,22 @@ def _records(table: Path, knobs: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _boxes(text: str) -> str:
-    """Return boxes as plain JSON, [[left, top, right, bottom, class], ...]; '' for none.
+    """Return boxes as ``data.boxes`` writes them; '' for none.
 
     Nothing but numbers and a class is taken: a free text might name somebody.
     """
     if not text:
         return ""
     try:
-        found = json.loads(text)
-        boxes = [
-            [*(float(edge) for edge in box[:4]), str(box[4]) if box[4:] else ""] for box in found
-        ]
-    except (ValueError, TypeError, KeyError, IndexError):
-        boxes = [[]]
-    if any(len(box) != 5 for box in boxes):
+        boxes = read_boxes(text)
+    except UnreadableImage:
+        boxes = [("", ())]
+    if any(len(corners) not in CORNERS for _, corners in boxes):
         raise DataError(
-            "a cell of boxes is not [[left, top, right, bottom, 'class'], ...] in pixels, as JSON."
+            "a cell of boxes is not [['class', left, top, right, bottom], ...] in pixels, as JSON, "
+            "the class in quotes."
         )
-    return json.dumps(boxes)
+    return written(boxes)
 
 
 def _place(book: Book, path: str, folder: Path, roots: Sequence[Path]) -> str:

@@ -60,8 +60,8 @@ SCHEMA = pa.schema([
     *((name, _REAL) for name in ("unit_p1", "unit_p50", "unit_p99")),
 ])  # fmt: skip
 """One row an exam. ``patient`` is a key, of the exam's own file where the patient is not known;
-``boxes`` are in pixels of ``source_shape``; ``mask`` is where a label map of the last two or three
-of ``shape`` lies; ``preprocessing`` is JSON."""
+``boxes`` are as ``data.boxes`` writes them, in pixels of the stored picture; ``mask`` is where a
+label map of the last two or three of ``shape`` lies; ``preprocessing`` is JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
