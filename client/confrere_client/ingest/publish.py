@@ -22,6 +22,7 @@ from confrere_client.ingest.keeping.book import Book, text_of
 from confrere_client.ingest.keeping.dataset import (
     MANIFEST,
     NUMBERS,
+    PERSON,
     SCHEMA,
     VERSION,
     Dataset,
@@ -43,11 +44,12 @@ _SEEN = f"""
 SELECT e.key, e.grp, e.digest, e.look, e.dims, e.patient, g.patient,
 json_extract(e.facts, '$.mean', '$.white', '$.tags.modality') FROM {_EXAMS}
 """  # noqa: S608
-_TOLD_OF = ("patient", "site", "split", "label", "boxes")
+_TOLD_OF = ("patient", "site", "split", "label", "sex", "age", "boxes")
 _NOTHING: tuple[Any, ...] = (None,) * len(_TOLD_OF)
 _TOLD = """
-SELECT t.patient, t.site, t.split, t.label, t.boxes FROM parts p JOIN files f ON f.id = p.file
-JOIN told t ON t.place = f.place WHERE p.grp = ? LIMIT 1
+SELECT t.patient, t.site, t.split, t.label, n.sex, n.age, t.boxes FROM parts p
+JOIN files f ON f.id = p.file JOIN told t ON t.place = f.place
+LEFT JOIN persons n ON n.place = t.place WHERE p.grp = ? LIMIT 1
 """
 
 
@@ -71,7 +73,8 @@ def publish(
     tally, shown = Tally(), Shown()
     tally.box_faults.update(fault for _, fault in faults)
     rows = _flagged(_rows(book, secret), judgement)
-    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)))
+    persons = book.run("SELECT 1 FROM persons LIMIT 1").fetchone() is not None
+    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)), persons=persons)
     made = Dataset(folder=dataset, manifest={
         "version": VERSION, "exams": count, "catalog_sha256": digest, **told,
     })  # fmt: skip
@@ -102,6 +105,7 @@ def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
             "boxes": drawn(book, group, row["boxes"] or "", plain)[0],
             "split": split_name(row["split"] or plain["split"]),
             "label": row["label"] or plain["label"],
+            **{name: row[name] or "" for name in PERSON.names},
             "preprocessing": json.dumps(plain["preprocessing"], sort_keys=True),
             **{f"tag_{name}": _tag(name, tags.get(name)) for name in TECHNICAL},
         }  # fmt: skip

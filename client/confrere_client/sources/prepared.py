@@ -12,7 +12,7 @@ from pydantic import Field
 from confrere_client.data.boxes import Box, read_boxes
 from confrere_client.data.decode import Pixels
 from confrere_client.data.fingerprint import content
-from confrere_client.ingest.keeping.dataset import Dataset, open_dataset, place_of
+from confrere_client.ingest.keeping.dataset import PERSON, Dataset, open_dataset, place_of
 from confrere_client.ingest.keeping.shards import FOLDER, Place, Shards
 from confrere_client.source import Record, Source, UnreadableImage
 from confrere_common.errors import DataError
@@ -24,10 +24,20 @@ AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 """What a description of the images wants to know beside."""
 
+ABOUT = (
+    *((name, name) for name in PERSON.names),
+    *((name, f"tag_{name}") for name in ("vendor", "kernel", "slice_thickness_mm")),
+)
+"""What an evaluation groups by, and its column; a data set need not have sex and age.
+
+Guarantee: sex and age are told to an evaluation at the site and to nothing else: no image of a run
+and no description knows them.
+"""
+
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
     "shard", "offset", "nbytes", "digest", "mask", "boxes", "flags", "warnings", "tag_modality",
-    "tag_kernel", "tag_slice_thickness_mm", *FACTS,
+    "tag_kernel", "tag_slice_thickness_mm", *FACTS, *PERSON.names,
 ]  # fmt: skip
 
 
@@ -132,11 +142,7 @@ def _record(
         label=row["label"],
         mask=mask,
         facts={"digest": digest, **{name: row[name] for name in ("dtype", "tag_modality", *FACTS)}},
-        about={
-            name: str(row[f"tag_{name}"])
-            for name in ("vendor", "kernel", "slice_thickness_mm")
-            if row[f"tag_{name}"] not in (None, "")
-        },
+        about={name: str(row[column]) for name, column in ABOUT if row.get(column)},
     )
 
 

@@ -1,12 +1,14 @@
-"""A table that tells what files do not: patient, site, split, label, mask, boxes, by path."""
+"""A table that tells what files do not, by path: patient, site, split, label, mask, boxes, ..."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from confrere_client.data.boxes import CORNERS, read_boxes, written
+from confrere_client.demography import KEPT, kept_of
 from confrere_client.ingest.keeping.book import Book, blob
 from confrere_client.source import UnreadableImage
 from confrere_common.errors import DataError
@@ -25,7 +27,9 @@ def tell(book: Book, table: Path, roots: Sequence[Path], knobs: Mapping[str, Any
     cannot be read, contradicts itself, or no row of it fits.
     """
     book.run("DELETE FROM told")
+    book.run("DELETE FROM persons")
     lost = count = 0
+    unread: Counter[str] = Counter()
     for row in _rows(table, knobs):
         count += 1
         place = _place(book, row["path"], table.parent, roots)
@@ -40,12 +44,24 @@ def tell(book: Book, table: Path, roots: Sequence[Path], knobs: Mapping[str, Any
                 ),
             )  # fmt: skip
             book.name_all([row["patient"]])
+            unread.update(_person(book, place, row))
+    for column, cells in unread.items():
+        log.warning("%d cells of column '%s' are no %s and were left out", cells, column, column)
     if count and lost == count:
         raise DataError(
             f"none of the {count} rows of the table names a file that was found. Its paths must "
             "start at the table's own folder or at one of the sources."
         )
     return lost
+
+
+def _person(book: Book, place: str, row: Mapping[str, str]) -> list[str]:
+    """Note what may be kept of sex and age; return the columns whose cell says nothing known."""
+    found = {name: kept_of(name, row[name]) for name in KEPT}
+    if any(found.values()):
+        values = (blob(place), found["sex"], found["age"])
+        book.run("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)", values)
+    return [name for name, value in found.items() if row[name] and not value]
 
 
 def _rows(table: Path, knobs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -60,6 +76,7 @@ def _rows(table: Path, knobs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             "site": record.site,
             "split": record.split,
             "label": record.label,
+            **{name: record.about.get(name, "") for name in KEPT},
             "mask": told["mask"],
             "boxes": _boxes(told["boxes"]),
         }
