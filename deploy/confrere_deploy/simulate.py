@@ -17,6 +17,7 @@ from confrere_common.config import Run
 from confrere_common.errors import RoundError
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, shared_weights
+from confrere_common.preparation import must_be_prepared
 from confrere_common.weights import Weights
 from confrere_deploy.engine import ENGINES, must_run
 from confrere_deploy.families import ALL_FAMILIES
@@ -55,6 +56,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     must_join(run)
     choose_device(run.train.device)
     images = _open(run, options.folder, console)
+    must_be_prepared(images.preparation, run.data.preparation)
     run = settled(run, images)
     text = dump(run, ALL_FAMILIES)
     # With the versions: scores that an older code kept are none of this study's.

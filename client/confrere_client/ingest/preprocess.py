@@ -14,10 +14,11 @@ from pydantic import Field, field_validator
 from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.ingest.reader import Exam, Skipped
 from confrere_client.ingest.shaping.foreground import box_of, coarse, largest, mask_of
-from confrere_client.ingest.shaping.intensity import WINDOWS, scaled
+from confrere_client.ingest.shaping.intensity import scaled
 from confrere_client.ingest.shaping.resample import resampled, shape_for
 from confrere_client.ingest.shaping.stain import stain_statistics
 from confrere_common.errors import unknown
+from confrere_common.preparation import WINDOWS
 from confrere_common.section import section
 
 CROPPED = ("ct", "mr", "mg")

@@ -31,6 +31,7 @@ from confrere_client.ingest.keeping.dataset import (
 from confrere_client.ingest.keeping.keys import key_of, number_of
 from confrere_client.ingest.keeping.shards import FOLDER, disk
 from confrere_client.ingest.reader import TECHNICAL
+from confrere_client.ingest.slide.resolution import resolution
 from confrere_common.errors import DataError
 from confrere_common.storage import atomic_write
 
@@ -81,6 +82,8 @@ def publish(
     summary = summary_of(tally, judgement, skips)
     write_report(made, summary, shown)
     manifest = {**made.manifest, "preprocessing": summary["preprocessing"]}
+    if book.run("SELECT 1 FROM files WHERE state = 'read' AND reader = 'slide' LIMIT 1").fetchone():
+        manifest["slides"] = resolution(told["options"])
     with disk():
         atomic_write(dataset / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         _sweep(book, dataset / FOLDER)

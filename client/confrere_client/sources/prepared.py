@@ -1,7 +1,7 @@
 """A data set that 'confrere client prepare' made: pixels and masks mapped, keys for names."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -33,6 +33,12 @@ ABOUT = (
 Guarantee: sex and age are told to an evaluation at the site and to nothing else: no image of a run
 and no description knows them.
 """
+
+TOLD = (
+    "modality", "image_px", "spacing_mm", "burnt_in", "ct_windows", "crop_foreground", "margin",
+    "microns_per_px", "tile_px",
+)  # fmt: skip
+"""What of a manifest decides how pixels come about."""
 
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
@@ -91,6 +97,21 @@ class Prepared(Source):
                 "dims: 3, or take the volumes as slices: axial."
             )
         return [record for row in rows for record in self._records_of(row)]
+
+    @property
+    def preparation(self) -> Mapping[str, Any]:
+        """Return what the data set was prepared to, as its manifest has it: of no patient.
+
+        ``scaling`` lists the ways that occur in it, by modality.
+        """
+        manifest = self._dataset.manifest
+        told = {**manifest["plan"], **manifest["shaping"], **manifest["options"]}
+        told |= manifest.get("slides", {})
+        return {
+            **{name: told[name] for name in TOLD if told.get(name) is not None},
+            "slices": self.config.slices,
+            "scaling": sorted(manifest.get("preprocessing", ())),
+        }
 
     def fingerprint(self) -> Iterator[bytes]:
         """Yield what is chosen, then the catalog, which holds the digest of every image."""

@@ -15,6 +15,7 @@ from confrere_client.evaluation.corruptions import SEVERITIES
 from confrere_client.evaluation.factors import groups_of
 from confrere_client.finetune.judge import judge_of
 from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.preparation import must_be_prepared
 from confrere_common.storage import alone
 from confrere_deploy.evaluation import parts, schema
 from confrere_deploy.evaluation.cells import Cell, Finished, Workshop
@@ -78,6 +79,7 @@ def _settled(
         raise ConfigError(faults)
     choose_device(run.train.device)
     images = _open(contestants[0], options.folder, console)
+    must_be_prepared(images.preparation, run.data.preparation)
     entries = []
     for contestant in contestants:
         try:

@@ -242,6 +242,10 @@ class Data:
     test_patients: Natural
     """Patients behind them; none of them is trained on."""
 
+    preparation: dict[str, Any] | None = None
+    """How the images were prepared before the run: as their data set has it or, in a federation, as
+    the run demands it of every site; absent where nobody knows."""
+
 
 @section
 class Machine:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from confrere_common.augment.pipeline import PREPROCESSING
+from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
 from confrere_common.model import decoder_weights, input_of, whole_encoder
@@ -224,6 +224,7 @@ def _data(results: Results) -> schema.Data:
         modality=results.run.augment.modality,
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),
+        preparation=None if images.preparation is None else dict(images.preparation),
     )
 
 
@@ -237,7 +238,7 @@ def _card(results: Results, report: schema.Report) -> Card:
         encoder=run.encoder,
         channels=channels,
         size=size,
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing_of(results.exam.images.preparation),
         training={
             "digest": report.digest,
             "seed": run.seeds[0],
