@@ -1,6 +1,6 @@
 """How images were prepared before a run met them: what a run may demand, and what a card tells."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -93,7 +93,7 @@ def must_be_prepared(actual: Mapping[str, Any] | None, wanted: Preparation | Non
             f"the run wants images that were prepared so: {_said(wanted.stated())}. These were not "
             "prepared: bring them by confrere client prepare with these options."
         )
-    if faults := list(_misfits(actual, wanted)):
+    if faults := differences(actual, wanted.stated()):
         raise DataError(
             f"the run wants images that were prepared otherwise: {'; '.join(faults)}. Prepare "
             "another data set with these options (confrere client prepare --out ...)."
@@ -111,11 +111,14 @@ def demanded(wanted: Preparation | None) -> dict[str, Any] | None:
     return {**wanted.stated(), "demanded": "by the run, of every site"}
 
 
-def _misfits(actual: Mapping[str, Any], wanted: Preparation) -> Iterator[str]:
-    for name, value in wanted.stated().items():
-        found = plain(actual.get(name))
-        if found != value:
-            yield f"{name} is {_text(found)}, not {_text(value)}"
+def differences(actual: Mapping[str, Any], due: Mapping[str, Any]) -> list[str]:
+    """Say in which options images were prepared otherwise than *due*, as a card has it."""
+    pairs = [(field.name, plain(due.get(field.name))) for field in fields(Preparation)]
+    return [
+        f"{name} is {_text(plain(actual.get(name)))}, not {_text(value)}"
+        for name, value in pairs
+        if value is not None and plain(actual.get(name)) != value
+    ]
 
 
 def _said(values: Mapping[str, Any]) -> str:
