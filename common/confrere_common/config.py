@@ -39,6 +39,12 @@ def _differing(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names) or "" in names:
+        raise ValueError("name each site once")
+    return names
+
+
 @section
 class Data:
     """Which images, and how they are spread over sites in a simulation."""
@@ -63,6 +69,11 @@ class Data:
 
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the remaining patients on which the probe chooses its regularisation."""
+
+    leave_out: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    """Acquisition sites, as the data name them, of which nobody learns in a simulated pre-training:
+    their images neither train nor validate nor count in a floor. Their test patients are told of
+    by themselves."""
 
     preparation: Preparation | None = None
     """How every data set must have been prepared (confrere client prepare): a site whose own was

@@ -33,7 +33,7 @@ COMMON_FAMILIES: Families = {
 }
 
 
-LATER = ("preparation",)
+LATER = ("leave_out", "preparation")
 """Keys of data that are absent from a dumped run which does not use them: they came after digests
 of runs had been written down."""
 

@@ -24,7 +24,7 @@ from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.split import sites_of_test, spread
 from confrere_deploy.study import arms, plan
 from confrere_deploy.study.cost import Clock
-from confrere_deploy.study.holdout import holdout
+from confrere_deploy.study.holdout import holdout, without
 from confrere_deploy.study.measure import (
     Exam,
     Features,
@@ -63,6 +63,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     study = {"run": digest(text), "images": images.digest, "name": run.name}
     study |= {"confrere": version("confrere"), "torch": version("torch")}
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
+    held, unseen = without(images.catalog, held, run.data.leave_out)
     sites = spread(run.data, images.catalog, held.train)
     must_hide(run, len(draw_cohort(tuple(sites), run.federation.cohort, 1, 0)))
     table = plan.plan(run, images, sites, held)
@@ -74,7 +75,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     plan.show(console, table)
 
     where = sites_of_test(images.catalog, sites, held.test, run.data.seed)
-    exam = Exam(images=images, holdout=held, sites=where)
+    exam = Exam(images=images, holdout=held, sites=where, unseen=unseen)
     with clock:
         done = _train_all(run, options, exam, sites, console, clock)
         results = replace(done, clock=clock, command=options.command)

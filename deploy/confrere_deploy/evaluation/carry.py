@@ -27,7 +27,7 @@ from confrere_deploy.evaluation.wishes import Wishes
 from confrere_deploy.evaluation.worse import names_of
 from confrere_deploy.report.tuned_pictures import PICTURES
 from confrere_deploy.study.cost import Clock
-from confrere_deploy.study.finetuning import must_build, say_notes
+from confrere_deploy.study.finetuning import must_build, must_leave_none_out, say_notes
 from confrere_deploy.study.options import Options
 from confrere_deploy.study.outbox import STUDY, open_folder
 from confrere_deploy.study.progress import Display
@@ -74,6 +74,7 @@ def _settled(
 ) -> Evaluation:
     """Return the evaluation; ConfigError with the faults of all arms and parts at once."""
     run = contestants[0].run
+    must_leave_none_out(run)
     faults = list(_refused(contestants))
     if faults:
         raise ConfigError(faults)

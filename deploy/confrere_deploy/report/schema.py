@@ -105,6 +105,10 @@ class Arm:
     """The same probes on each site's own test patients, 'local' by the site's own encoder alone;
     without sites of fewer than 5 test patients."""
 
+    unseen: dict[str, SiteArm] | None = None
+    """The same probes on the test patients of each site that was left out of all learning
+    (data.leave_out), who count in no other figure; 'local' is the mean of all sites' encoders."""
+
 
 @section
 class Site:

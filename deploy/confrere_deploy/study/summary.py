@@ -28,6 +28,7 @@ from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.history import alarm_warnings, record_warnings, rounds_told
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import (
+    LEAST_PATIENTS,
     Exam,
     Features,
     Scores,
@@ -201,9 +202,23 @@ def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]
             f"{len(results.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "
             "little of how a result varies with the seed."
         )
+    yield from _untold(results)
     yield from alarm_warnings(rounds)
     for seed, state in results.states.items():
         yield from record_warnings(seed, state.records)
+
+
+def _untold(results: Results) -> Iterator[str]:
+    """Yield which sites that were left out have too few test patients for a figure."""
+    exam = results.exam
+    sites = exam.images.catalog.sites[exam.unseen]
+    for site in results.run.data.leave_out:
+        count = len(np.unique(exam.unseen_truth.patients[sites == site]))
+        if exam.labelled and count < LEAST_PATIENTS:
+            yield (
+                f"Nothing is told of '{site}', which was left out: it has {count} of the "
+                f"{LEAST_PATIENTS} test patients that a figure needs."
+            )
 
 
 def _skipped(results: Results) -> schema.Skipped:
@@ -249,6 +264,7 @@ def _card(results: Results, report: schema.Report) -> Card:
             "floors": run.floors,
             "version": report.version,
             "created": written["created"],
+            **({"left_out": list(run.data.leave_out)} if run.data.leave_out else {}),
         },
     )
 

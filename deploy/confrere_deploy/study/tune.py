@@ -41,6 +41,7 @@ from confrere_deploy.study.finetuning import (
     Studio,
     must_build,
     must_finetune,
+    must_leave_none_out,
     prepared,
     say_notes,
     study_of,
@@ -63,6 +64,7 @@ def carry_out(run: Run, options: Options, console: Console, *, alone: bool) -> T
     """Fine-tune over sites, or *alone* at one, and leave report, network and encoder behind."""
     clock = Clock()
     must_finetune(run)
+    must_leave_none_out(run)
     must_run(options.engine)
     if options.engine != ALONE:
         raise ConfigError([f"--engine {options.engine} cannot fine-tune yet: leave it out."])
