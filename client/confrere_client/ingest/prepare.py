@@ -43,7 +43,7 @@ class Order:
     dataset: Path
     plan: Plan = field(default_factory=Plan)
     table: Path | None = None
-    """Tells patient, site, split, label, mask, boxes by path."""
+    """Tells patient, site, split, label, mask, boxes, sex, age by path."""
 
     table_knobs: Mapping[str, Any] = field(default_factory=dict)
     shaping: Config = DEFAULT

@@ -4,6 +4,7 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from pydantic import Field, field_validator
 from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.ingest.reader import Exam, Skipped
 from confrere_client.ingest.shaping.foreground import box_of, coarse, largest, mask_of
-from confrere_client.ingest.shaping.intensity import WINDOWS, scaled
+from confrere_client.ingest.shaping.intensity import scaled
 from confrere_client.ingest.shaping.resample import resampled, shape_for
 from confrere_client.ingest.shaping.stain import stain_statistics
 from confrere_client.ingest.shaping.strided import extremes
 from confrere_common.errors import unknown
+from confrere_common.preparation import WINDOWS
 from confrere_common.section import section
 
 CROPPED = ("ct", "mr", "mg")
@@ -82,6 +84,8 @@ def fit_exam(
         "spacing_before_mm": [float(step) for step in exam.spacing_mm],
         "replaced": replaced,
     }
+    if exam.turned:
+        record["turned"] = asdict(exam.turned)
     pixels = pixels[(slice(None), *_box(pixels, modality, config, record))]
     values, scale = _scaled(pixels, modality, config)
     shape = shape_for(pixels.shape[1:], exam.spacing_mm, plan.image_px, plan.spacing_mm)

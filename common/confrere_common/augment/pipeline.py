@@ -15,6 +15,7 @@ from confrere_common.augment.draw import Draws, draw
 from confrere_common.augment.presets import Augmentation, Ranges
 from confrere_common.augment.resection import draw_cavities, resect
 from confrere_common.errors import DataError
+from confrere_common.preparation import reproducible
 
 BRIGHTEST = intensity.MEAN / intensity.STD
 """Largest normalised intensity; the smallest is its opposite."""
@@ -38,6 +39,14 @@ PREPROCESSING: Mapping[str, Any] = {
     "std": intensity.STD,
 }
 """What became of a file's pixels before the encoder saw them, as an encoder's card says it."""
+
+
+def preprocessing_of(prepared: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what an encoder's card says of its input; *prepared*: how images came to be before.
+
+    As a prepared data set, or the run that demands it of every site, has it.
+    """
+    return {**PREPROCESSING, **({"prepared": reproducible(prepared)} if prepared else {})}
 
 
 def augmentation(section: Augmentation, *, channels: int, size: tuple[int, ...]) -> "Pipeline":

@@ -77,6 +77,10 @@ class Arm:
     """The same probes on each site's own test patients, 'local' by the site's own encoder alone;
     without sites of fewer than 5 test patients."""
 
+    unseen: dict[str, SiteArm] | None = None
+    """The same probes on the test patients of each site that was left out of all learning
+    (data.leave_out), who count in no other figure; 'local' is the mean of all sites' encoders."""
+
 
 @section
 class Joining:
@@ -231,6 +235,10 @@ class Data:
 
     test_patients: Natural
     """Patients behind them; none of them is trained on."""
+
+    preparation: dict[str, Any] | None = None
+    """How the images were prepared before the run: as their data set has it or, in a federation, as
+    the run demands it of every site; absent where nobody knows."""
 
 
 @section

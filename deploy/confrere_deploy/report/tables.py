@@ -1,6 +1,7 @@
 """Rows of the report's tables: long ones are cut, and say so."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from confrere_deploy.report.curves import HEALTH, alarm_metric
@@ -211,11 +212,22 @@ def data(report: Report) -> list[tuple[str, str]]:
         ("Modality", held.modality or "not named"),
         ("Classes", ", ".join(classes) + (f" and {more} more" if more else "") or "no labels"),
     ]
+    if held.preparation:
+        rows.append(("Prepared", _prepared(held.preparation)))
     if report.skipped.count:
         reasons = [f"{reason} ({times:,})" for reason, times in report.skipped.reasons.items()]
         told = f": {', '.join(reasons[:EVENTS_LISTED])}" if reasons else ""
         rows.append(("Skipped", f"{counted(report.skipped.count, 'file')}{told}"))
     return rows
+
+
+def _prepared(preparation: Mapping[str, Any]) -> str:
+    """Return how images were prepared, in a line."""
+    told = {
+        key: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for key, value in preparation.items()
+    }
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
 
 
 def measured_columns(report: Report) -> dict[str, bool]:

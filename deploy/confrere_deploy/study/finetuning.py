@@ -121,6 +121,17 @@ def must_finetune(run: Run) -> Finetune:
     return task
 
 
+def must_leave_none_out(run: Run) -> None:
+    """Refuse sites to be left out of a fine-tuning: an evaluation does that, site by site."""
+    if run.data.leave_out:
+        raise ConfigError(
+            [
+                "data.leave_out is for a simulated pre-training: take it out. confrere evaluate "
+                "--leave-one-site-out leaves each site out of fine-tuning in turn."
+            ]
+        )
+
+
 def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
     """Return what a run fine-tunes, classes and start settled; *alone*: all images are one site's.
 

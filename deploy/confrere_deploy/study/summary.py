@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from confrere_common.augment.pipeline import PREPROCESSING
+from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
 from confrere_common.model import decoder_weights, input_of, whole_encoder
@@ -29,6 +29,7 @@ from confrere_deploy.study.history import alarm_warnings, record_warnings, round
 from confrere_deploy.study.joining import of_encoders
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import (
+    LEAST_PATIENTS,
     Exam,
     Features,
     Scores,
@@ -210,9 +211,23 @@ def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]
             f"{len(results.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "
             "little of how a result varies with the seed."
         )
+    yield from _untold(results)
     yield from alarm_warnings(rounds)
     for seed, state in results.states.items():
         yield from record_warnings(seed, state.records)
+
+
+def _untold(results: Results) -> Iterator[str]:
+    """Yield which sites that were left out have too few test patients for a figure."""
+    exam = results.exam
+    sites = exam.images.catalog.sites[exam.unseen]
+    for site in results.run.data.leave_out:
+        count = len(np.unique(exam.unseen_truth.patients[sites == site]))
+        if exam.labelled and count < LEAST_PATIENTS:
+            yield (
+                f"Nothing is told of '{site}', which was left out: it has {count} of the "
+                f"{LEAST_PATIENTS} test patients that a figure needs."
+            )
 
 
 def _skipped(results: Results) -> schema.Skipped:
@@ -233,6 +248,7 @@ def _data(results: Results) -> schema.Data:
         modality=results.run.augment.modality,
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),
+        preparation=None if images.preparation is None else dict(images.preparation),
     )
 
 
@@ -246,7 +262,7 @@ def _card(results: Results, report: schema.Report) -> Card:
         encoder=run.encoder,
         channels=channels,
         size=size,
-        preprocessing=PREPROCESSING,
+        preprocessing=preprocessing_of(results.exam.images.preparation),
         training={
             "digest": report.digest,
             "seed": run.seeds[0],
@@ -257,6 +273,7 @@ def _card(results: Results, report: schema.Report) -> Card:
             "floors": run.floors,
             "version": report.version,
             "created": written["created"],
+            **({"left_out": list(run.data.leave_out)} if run.data.leave_out else {}),
         },
     )
 

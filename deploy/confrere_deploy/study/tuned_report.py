@@ -243,6 +243,7 @@ def _data(lecture: Lecture) -> schema.Data:
         modality=lecture.run.augment.modality,
         test_images=len(lecture.test),
         test_patients=len(np.unique(patients[lecture.test])),
+        preparation=None if images.preparation is None else dict(images.preparation),
     )
 
 

@@ -184,6 +184,29 @@ def test_it_is_told_how_much_of_the_start_each_map_still_uses(
     assert min(found["levels"][-1]["cka"]) < 1 - 2e-5  # two steps move it, a little
 
 
+def test_a_prepared_data_set_is_judged_by_the_sex_and_age_of_the_hospital_s_table(
+    tmp_path: Path,
+) -> None:
+    from confrere_client.demography import KEPT
+    from confrere_client.ingest.keeping.dataset import open_dataset
+    from confrere_client.ingest.prepare import Order, prepare
+
+    paint(tmp_path)
+    table = tmp_path / "table.csv"
+    prepare(Order(sources=(tmp_path,), dataset=tmp_path / "set", table=table))
+    source = {"name": "prepared", "path": "set", "leave_out": []}
+    run_file = written(tmp_path, {**RUN, "data": {**RUN["data"], "source": source}})
+
+    report = evaluated(run_file, tmp_path / "out", smallest=2)
+
+    factors = {one["factor"]: one for one in report["factors"]}
+    assert set(factors) == {"site", "sex", "age"}
+    assert set(factors["sex"]["figures"]) == {"female", "male"}
+    assert set(factors["age"]["figures"]) <= {"18-39", "40-59", "60-79"}
+    kept = list(open_dataset(tmp_path / "set", "set").rows(["sex", "age"]))
+    assert {row["age"] for row in kept} <= KEPT["age"]
+
+
 def test_the_report_holds_no_image_and_the_pictures_say_what_they_are(done: Path) -> None:
     page, pictures = ((done / f"out/{name}.html").read_text() for name in ("report", "pictures"))
 

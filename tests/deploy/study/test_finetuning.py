@@ -396,6 +396,38 @@ def test_lesions_are_boxed_over_sites(tiny: Path, tmp_path: Path) -> None:
     assert report["data"]["classes"] == ["lesion"]
 
 
+def test_a_detector_learns_from_boxes_of_a_prepared_data_set(tiny: Path, tmp_path: Path) -> None:
+    from confrere_client.ingest.prepare import Order, prepare
+
+    rng, cells = np.random.default_rng(0), ["path,patient,boxes"]
+    (tmp_path / "in").mkdir()
+    for number in range(24):
+        image = rng.integers(0, 60, (48, 64), np.uint8)
+        x, y = rng.integers(2, 36, 2).tolist()
+        y = min(y, 26)
+        image[y : y + 20, x : x + 20] += 180
+        Image.fromarray(image).save(tmp_path / f"in/{number}.png")
+        cells.append(f'in/{number}.png,p{number},"[[""cell"", {x}, {y}, {x + 20}, {y + 20}]]"')
+    (tmp_path / "t.csv").write_text("\n".join(cells))
+    prepare(Order(sources=(tmp_path / "in",), dataset=tmp_path / "set", table=tmp_path / "t.csv"))
+    source = {"name": "prepared", "path": str(tmp_path / "set")}
+
+    report = tune(
+        tiny, tmp_path / "out", alone=True, task={"name": "detection", "width": 16},
+        run=short(
+            3, floors="none", data={"source": source, "image_px": 16, "channels": 1},
+            train={"batch": 16, "steps_per_round": 20, "lr": 0.01},
+            augment={"modality": "dermatology", "changes": {"area": [0.8, 1]}},
+        ),
+    )  # fmt: skip
+
+    assert report["data"]["classes"] == ["cell"]
+    assert report["data"]["preparation"]["image_px"] == 256
+    card = json.loads((tmp_path / "out/encoder.json").read_text())
+    assert card["preprocessing"]["prepared"]["scaling"] == ["not said: as stored"]
+    assert report["arms"]["tuned"]["figures"]["AP at 0.5"]["mean"] > 0.05
+
+
 def test_masks_without_classes_have_validation_patients_too(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "drawn"
     folder.mkdir()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from confrere_client.data.decode import FORMATS
 from confrere_client.ingest.reader import Exam, Part, Reader
-from confrere_client.ingest.shaping.orient import flattened, turned
+from confrere_client.ingest.shaping.orient import flattened, laid, turned
 from confrere_client.ingest.shaping.strided import every
 
 LABEL_RULES = 2
@@ -114,11 +114,17 @@ def misfit(mask: Mask, exam: Exam) -> str:
 def _laid(mask: Mask, exam: Exam) -> Mask:
     """Return *mask* turned as its header says, or as *exam* was where one of both says nothing.
 
+    A picture of labels is drawn on the image as its file has it, so it turns with a radiograph.
+
     Each format assumes something else then (NIfTI that x runs to the left, ITK that y runs to the
     back too): believed, it would mirror a mask that is stored just as its image is.
     """
-    if mask.codes is None or mask.values_S is None:
+    if mask.values_S is None:
         return mask
+    if mask.codes is None:
+        turned_too = exam.turned and mask.values_S.shape == tuple(exam.turned.size)
+        way = exam.turned.corners if exam.turned and turned_too else (0, 1, 2, 3)
+        return replace(mask, values_S=laid(mask.values_S, way))
     codes, its = mask.codes, exam.stored
     if its and not (mask.oriented and its.oriented):
         codes = its.codes
