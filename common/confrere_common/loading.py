@@ -116,6 +116,8 @@ def override(plain: Mapping[str, Any], text: str) -> dict[str, Any]:
 def as_dict(run: Run, families: Families = COMMON_FAMILIES) -> dict[str, Any]:
     """Return the effective run as plain values, each choice with all its knobs spelled out."""
     plain: dict[str, Any] = _plain(run)
+    if run.data.crop_px is None:  # it is younger than the digests of runs, and must not change them
+        del plain["data"]["crop_px"]
     for place, family in families.items():
         *parents, last = place.split(".")
         holder = _at(plain, ".".join(parents)) if parents else plain

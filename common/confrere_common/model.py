@@ -1,11 +1,14 @@
 """A run -> the module that is trained, and the part of it that travels."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from confrere_common.among import among_others, must_mix
+from confrere_common.augment.pipeline import CROPPED, PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
@@ -27,7 +30,12 @@ def input_of(run: Run) -> tuple[int, tuple[int, ...]]:
                 "write them into a run for others' images."
             ]
         )
-    return run.data.channels, (run.data.image_px,) * run.data.dims
+    return run.data.channels, run.data.sides(run.data.dims)
+
+
+def preprocessing_of(run: Run) -> Mapping[str, Any]:
+    """Return what becomes of a file's pixels, as the card of the run's encoder says it."""
+    return PREPROCESSING if run.data.crop_px is None else CROPPED
 
 
 def build_model(run: Run, seed: int) -> Method:

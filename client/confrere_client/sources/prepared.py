@@ -1,5 +1,6 @@
 """A data set that 'confrere client prepare' made: pixels and masks mapped, keys for names."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,7 +26,7 @@ FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
     "shard", "offset", "nbytes", "digest", "mask", "flags", "warnings", "tag_modality",
-    "tag_kernel", "tag_slice_thickness_mm", *FACTS,
+    "tag_kernel", "tag_slice_thickness_mm", "preprocessing", *FACTS,
 ]  # fmt: skip
 
 
@@ -112,17 +113,36 @@ class Prepared(Source):
         for number in range(0, shape[1 + axis], self.config.slice_step):
             part = partial(_slice, mask, axis, number) if mask else None
             cut = partial(_slice, image, 1 + axis, number)
-            yield _record(row, f"{row['key']}#{number}", cut, part)
+            yield _record(row, f"{row['key']}#{number}", cut, part, across=axis)
+
+
+def _spacing(row: dict[str, Any], across: int | None) -> tuple[float, ...]:
+    """Return millimetres between stored voxels, of a slice's own axes where it lies *across* one.
+
+    Empty unless there is one for each axis.
+    """
+    told = json.loads(row["preprocessing"] or "{}").get("spacing_after_mm") or ()
+    if len(told) != row["dims"] or not all(step > 0 for step in told):
+        return ()
+    return tuple(float(step) for axis, step in enumerate(told) if axis != across)
 
 
 def _record(
-    row: dict[str, Any], name: str, decode: Any, mask: Any, digest: str | None = None
+    row: dict[str, Any],
+    name: str,
+    decode: Any,
+    mask: Any,
+    *,
+    digest: str | None = None,
+    across: int | None = None,
 ) -> Record:
     # where nothing groups it, an exam stands for itself: its own name is its patient's
     make = Record if row["patient_known"] else OfNobodyKnown
     return make(
         name=name,
         decode=decode,
+        mapped=True,
+        spacing_mm=_spacing(row, across),
         patient=row["patient"],
         site=row["site"],
         split=row["split"],

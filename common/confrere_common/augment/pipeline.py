@@ -38,6 +38,12 @@ PREPROCESSING: Mapping[str, Any] = {
 }
 """What became of a file's pixels before the encoder saw them, as an encoder's card says it."""
 
+CROPPED: Mapping[str, Any] = {
+    **PREPROCESSING,
+    "resize": "none: a crop of the input's size of images as they are, black beyond their edge",
+}
+"""The same where a run takes crops (data.crop_px)."""
+
 
 def augmentation(section: Augmentation, *, channels: int, size: tuple[int, ...]) -> "Pipeline":
     """Return what makes views of images of *channels* and *size* ([Z] Y X)."""
