@@ -10,32 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shelf import Array, Shelf, noise, only_home
+from shelf import Array, Mapped, Shelf, noise, only_home
 
 from confrere_client.data.images import Images, images_of
 from confrere_client.data.volumes import Volumes, anywhere, around, middle
-from confrere_client.source import Record
 from confrere_common.errors import ConfigError, DataError
 
 SHAPES = [(12, 14, 10), (9, 8, 20), (5, 16, 7)]
 """Volumes of unequal size; the last is too small for a crop of 8 along two axes."""
-
-
-class Mapped(Shelf):
-    """Images that a source has mapped already, some with a mask."""
-
-    def __init__(self, images: list[Array | str], masks: list[Array | None] | None = None) -> None:
-        super().__init__(images)
-        self.masks = masks or [None] * len(images)
-
-    def records(self) -> list[Record]:
-        return [
-            Record(
-                name=record.name, patient=record.patient, decode=record.decode, mapped=True,
-                spacing_mm=(2.0, 1.0, 1.0), mask=None if mask is None else lambda m=mask: m,
-            )
-            for record, mask in zip(super().records(), self.masks, strict=True)
-        ]  # fmt: skip
 
 
 class Unread(Mapped):
