@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from confrere_client.evaluation.paired import Weighed, weighed_mean
+from confrere_client.evaluation.paired import InUnits, Weighed, weighed_mean
 from confrere_client.evaluation.segmentation import Cases, judged
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_common.augment import intensity
@@ -109,7 +109,7 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
         ),
     }
     if "mm_NC" in answers:
-        found["hd95 mm"] = weighed_mean(answers["mm_NC"].mean(axis=1))
+        found["hd95 mm"] = InUnits(values_N=answers["mm_NC"].mean(axis=1))
     if len(names) == 1:
         return found
     del found["dice where there is something"]

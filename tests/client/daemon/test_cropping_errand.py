@@ -33,7 +33,9 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(data_set: Path, tmp_path: Path) -> SiteFolder:
     with served(make_study(tmp_path / "study")) as server:
-        found = enrolled(server.workspace, tmp_path / "site", "north", "{min_images: 4}")
+        found = enrolled(
+            server.workspace, tmp_path / "site", "north", "{min_images: 4, min_cell: 2}"
+        )
     add(found.folder, "ward", data_set, knobs={"dims": 3})
     return found
 
@@ -69,11 +71,11 @@ def test_a_private_round_on_crops_is_paid(site: SiteFolder) -> None:
 
 
 def test_held_out_volumes_are_scored_whole(site: SiteFolder) -> None:
-    evaluation = {"min_cell": 5}
+    evaluation = {"min_cell": 2}
     run = asking(stage="finetune", finetune={**SEGMENTATION, "evaluation": evaluation})
     update_of(site, run)
 
-    plain = read_evaluation(update_of(site, run, evaluate=True).description, 1, 5)
+    plain = read_evaluation(update_of(site, run, evaluate=True).description, 1, 2)
 
     (one,) = plain["tallies"]
     held = lent(site, run)
@@ -86,10 +88,10 @@ def test_held_out_volumes_are_scored_whole(site: SiteFolder) -> None:
 
 
 def test_a_capped_site_keeps_its_fingerprint_whatever_the_cap(site: SiteFolder) -> None:
-    evaluation = {"min_cell": 5}
+    evaluation = {"min_cell": 2}
     run = asking(stage="finetune", finetune={**SEGMENTATION, "evaluation": evaluation})
     asked = lent(site, run).asked
-    site.policy.write_text(f"{{min_images: 4, max_images: {PATIENTS - 4}}}")
+    site.policy.write_text(f"{{min_images: 4, min_cell: 2, max_images: {PATIENTS - 4}}}")
     shelf.cache_clear()
 
     fewer = lent(site, run)

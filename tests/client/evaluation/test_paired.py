@@ -128,3 +128,14 @@ def test_a_negative_case_and_arms_that_do_not_fit_are_refused() -> None:
         paired.swap_test(accuracy, scores(1), scores(1, seeds=3), TRUTH)
     with pytest.raises(DataError, match="2 values do not fit 3"):
         paired.spread(np.zeros(2), np.arange(3))
+
+
+def test_a_mean_in_millimetres_has_its_interval_in_millimetres() -> None:
+    values_N, patients = np.array([3.0, 40.0, 11.0, 26.0]), np.arange(4)
+
+    measured = paired.InUnits(values_N=values_N)
+    found = paired.weighed_figure([measured, measured], patients)
+
+    assert found is not None
+    assert found.mean == pytest.approx(20)
+    assert 3 <= found.low < 20 < found.high <= 40
