@@ -20,6 +20,7 @@ SIDE = 16
 
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "resnet": {"name": "resnet", "width": 8, "groups": 4, "stem": "large"},
+    "swin": {"name": "swin", "dim": 8, "depths": [2, 2], "window": 3},
     "vit": {"name": "vit", "dim": 24, "depth": 2, "heads": 2, "patch": 8},
 }
 

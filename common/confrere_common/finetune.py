@@ -79,8 +79,9 @@ class Finetune:
 
     start_decoder: bool = False
     """Whether segmentation also starts from the U-Net's way up that lies beside the encoder, where
-    its training made one (medsass, resection, maxtree, spark, an earlier segmentation); the head
-    must be shared. Off: after a pre-training it gained nothing in four comparisons of four."""
+    its training made one (medsass, resection, maxtree, spark, an earlier segmentation), and anomaly
+    from what foretells maps (heteroae, an earlier anomaly); the head must be shared. Off: after a
+    pre-training, segmentation gained nothing by it in four comparisons of four."""
 
     start_decoder_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the decoder's file, filled in when it is read; if given, the file must have it."""
@@ -97,7 +98,8 @@ class Finetune:
     patients of each class. Fewer are always among more."""
 
     sampling: Literal["plain", "sqrt", "balanced"] = "plain"
-    """How often rare classes are drawn: as they occur, by the root of that, or all the same."""
+    """How often rare classes are drawn: as they occur, by the root of that, or all the same. For
+    tasks in which an image has one class."""
 
     missing: Literal["mask", "keep"] = "mask"
     """What becomes of classes that a site has no image of: left out of its loss, so that it
@@ -107,9 +109,14 @@ class Finetune:
     """Rounds without a better validation score after which training ends (confrere finetune)."""
 
     evaluation: Evaluation | None = Field(default_factory=Evaluation)
-    """How the sites of a federation score what they trained (tasks classification, segmentation
-    and detection); null: not at all. A run with privacy has none, since its counts would leave
-    without noise."""
+    """How the sites of a federation score what they trained; null: not at all. A run with privacy
+    has none, since its counts would leave without noise."""
+
+    @property
+    def normal(self) -> int | None:
+        """Return which of the classes the task calls normal; None where it calls none so."""
+        name, classes = self.task.knobs.get("normal"), self.classes or ()
+        return classes.index(name) if name in classes else None
 
     def must_hide_labels(self) -> None:
         """Raise ValueError where one patient's label would move another's part in a step."""

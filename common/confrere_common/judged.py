@@ -15,9 +15,16 @@ from confrere_common.finetune import Evaluation
 from confrere_common.model import task_of
 from confrere_common.tally import read_tally
 
-SCORED = ("classification", "segmentation", "detection")
-"""Tasks whose answers are values of 0 to 1 for each image, which can be counted in cells:
-probabilities of its classes, the Dice of its structures, or how sure it is of its surest box."""
+SCORED: Mapping[str, str] = {
+    "classification": "auc",
+    "segmentation": "dice",
+    "detection": "auc",
+    "anomaly": "auc",
+    "retrieval": "precision",
+}
+"""Task whose answers are values of 0 to 1 for each image, which can be counted in cells -> what the
+counts come to. The values: probabilities of its classes, the Dice of its structures, how sure it is
+of its surest box, how normal the image looks, or what share of what it finds is of its class."""
 
 MOST_SMALLEST = 10**6
 

@@ -26,9 +26,9 @@ findings it has (float32, K, NaN where unknown), or the logarithm of how often e
 its site (float32, K, minus infinity for a class that it lacks)."""
 
 
-OWN_FIGURES = ("upright",)
+OWN_FIGURES = ("upright", "dropped")
 """Figures that methods tell of their own task. upright: how surely turns are told, 0 as by chance,
-1 always."""
+1 always. dropped: share of views that teach nothing, as what they ask cannot be asked of them."""
 
 
 class Method(nn.Module, ABC):
@@ -51,6 +51,10 @@ class Method(nn.Module, ABC):
 
     encoder_kinds: ClassVar[tuple[str, ...] | None] = None
     """Names of the encoders that it can train; None means all."""
+
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Places of submodules that a release holds beside the encoder, where no U-Net's way up is
+    trained: those of a task of the same kind may start from them."""
 
     figures: ClassVar[tuple[str, ...]] = ()
     """Figures of its own that it tells at a round's end, of ``OWN_FIGURES``; most have none."""

@@ -158,18 +158,32 @@ def encoder_weights(weights: Weights) -> dict[str, Tensor]:
     return folded(own)
 
 
-def decoder_weights(run: Run, weights: Weights) -> dict[str, Tensor]:
-    """Return the U-Net's way up that the run's method or task trains, under a Decoder's own names.
+def decoder_names(model: Method) -> dict[str, str]:
+    """Return what a model has for a release beside its encoder: name there -> name in the model.
 
-    Its last layer is left out: what that tells apart are the run's own classes. Empty where nothing
-    of the kind is trained, or where any of it stays at the sites.
+    That is a U-Net's way up without its last layer, as what that tells apart are the run's own
+    classes; or what the model says it is (``Method.beside``). Empty where there is neither.
     """
-    for start, part in outline(run).named_children():
+    for start, part in model.named_children():
         if isinstance(part, Decoder):
-            names = [name for name in part.state_dict() if not name.startswith("out.")]
-            if all(f"{start}.{name}" in weights for name in names):
-                return {name: weights[f"{start}.{name}"].float() for name in names}
-    return {}
+            names = (name for name in part.state_dict() if not name.startswith("out."))
+            return {name: f"{start}.{name}" for name in names}
+    return {
+        f"{place.rpartition('.')[2]}.{name}": f"{place}.{name}"
+        for place in model.beside
+        for name in model.get_submodule(place).state_dict()
+    }
+
+
+def decoder_weights(run: Run, weights: Weights) -> dict[str, Tensor]:
+    """Return what a release holds beside the encoder, under the names of ``decoder_names``.
+
+    Empty where nothing of the kind is trained, or where any of it stays at the sites.
+    """
+    names = decoder_names(outline(run))
+    if any(own not in weights for own in names.values()):
+        return {}
+    return {name: weights[own].float() for name, own in names.items()}
 
 
 def whole_encoder(run: Run, weights: Weights) -> dict[str, Tensor]:

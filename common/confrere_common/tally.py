@@ -36,6 +36,8 @@ class ClassTally:
     """Of one class against the rest: scores of its images, and scores of the others.
 
     Of one structure in a segmentation: the Dice of images that have it, and of those that lack it.
+    Of what is normal: how normal these images look, and how all others do. Of a class that is
+    searched for: the precision of its queries, and nothing of others.
     """
 
     kind: int

@@ -41,6 +41,9 @@ class FineTask(Method):
     classed: ClassVar[bool] = True
     """Whether classes must be known before it can be built."""
 
+    compares: ClassVar[bool] = False
+    """Whether it is judged by how an image lies beside those that were learned from."""
+
     classes: tuple[str, ...]
 
     def __init__(self, encoder: Encoder, classes: tuple[str, ...]) -> None:
@@ -91,6 +94,7 @@ def build_task(finetune: Finetune, encoder: Encoder) -> FineTask:
     """Return a fresh task around *encoder*; weights come from torch's global generator."""
     named = finetune.task
     make: Any = TASKS.member(named.name)
+    _must_have_one_class(finetune, make.marks)
     if make.classed and finetune.classes is None:
         raise ConfigError(
             ["finetune.classes is open: name the classes, or let images of one place settle them."]
@@ -98,6 +102,19 @@ def build_task(finetune: Finetune, encoder: Encoder) -> FineTask:
     task: FineTask = make(TASKS.configure(named), encoder, finetune.classes or ())
     task.settle(finetune)
     return task
+
+
+def _must_have_one_class(finetune: Finetune, marks: str) -> None:
+    """Raise ConfigError where images are to be drawn by their class, and have none or several."""
+    several = finetune.task.knobs.get("kind") == "multilabel"
+    if finetune.sampling != "plain" and (marks != "label" or several):
+        raise ConfigError(
+            [
+                f"finetune.sampling is '{finetune.sampling}', which draws images by their class; "
+                f"an image of task '{finetune.task.name}' has "
+                f"{'several findings' if several else f'{marks} and no class'}: write plain"
+            ]
+        )
 
 
 def layers(encoder: Encoder) -> dict[str, int]:

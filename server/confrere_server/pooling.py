@@ -1,5 +1,8 @@
 """Pool what sites tell of a classifier's scores: ROC, AUC with its error, and calibration.
 
+Of how normal images look, each beside its site's own normal ones, the AUC of what is normal against
+the rest is the AUROC of anomalies. That score is no probability: it has no calibration.
+
 Within a cell, scores are taken to lie as under the bell curve, over the logit, that fits the site's
 cells of that side best: spread evenly, the few in a wide outer cell would lie too far out. What
 that may be wrong by is known: two images in cells that do not overlap are in a known order, so only
@@ -88,9 +91,11 @@ def together(said: Mapping[str, Mapping[str, Any] | str], run: Run) -> dict[str,
     """Return what sites said of a model, and what that comes to, as plain values for a report.
 
     A site's own figures are from its own counts alone; one that said why it tells nothing is there
-    with its reason. ``auc`` of several classes is the mean of each against the rest.
+    with its reason. ``auc`` of several classes is the mean of each against the rest. Calibration
+    is left out where scores are no probabilities, as of what is normal.
     """
     task = task_of(run)
+    likely = task is None or task.normal is None
     names = (task.classes or ()) if task is not None else ()
     told = {site: plain for site, plain in said.items() if not isinstance(plain, str)}
     sites = {
@@ -100,7 +105,10 @@ def together(said: Mapping[str, Mapping[str, Any] | str], run: Run) -> dict[str,
     each = pool(told, len(names))
     return {
         **_mean(each.values()),
-        "classes": [_plain(names[kind], one) for kind, one in each.items()],
+        "classes": [
+            {**_plain(names[kind], one), **(_calibration(one) if likely else {})}
+            for kind, one in each.items()
+        ],
         "sites": sites,
     }
 
@@ -128,7 +136,6 @@ def _mean(found: Iterable[Pooled]) -> dict[str, float]:
 
 
 def _plain(name: str, one: Pooled) -> dict[str, Any]:
-    bars = ("confidence", "frequency")
     points = dict.fromkeys(  # each once, in their order: of a fine grid most say nothing new
         zip(one.false_alarms.round(4).tolist(), one.sensitivity.round(4).tolist(), strict=True)
     )
@@ -139,11 +146,14 @@ def _plain(name: str, one: Pooled) -> dict[str, Any]:
         "negatives": one.negatives,
         "auc": one.auc,
         "error": one.error,
-        "calibration_error": one.calibration_error,
         "false_alarms": [x for x, _ in points],
         "sensitivity": [y for _, y in points],
-        **{bar: [_number(x) for x in getattr(one, bar)] for bar in bars},
     }
+
+
+def _calibration(one: Pooled) -> dict[str, Any]:
+    bars = {bar: [_number(x) for x in getattr(one, bar)] for bar in ("confidence", "frequency")}
+    return {"calibration_error": one.calibration_error, **bars}
 
 
 def _number(value: float) -> float | None:

@@ -12,8 +12,15 @@ from tiny_runs import tiny_run, tuning
 from confrere_common.config import Run
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import ExchangeError
-from confrere_common.judged import evaluation_of, evaluation_text, is_due, read_evaluation
+from confrere_common.judged import (
+    SCORED,
+    evaluation_of,
+    evaluation_text,
+    is_due,
+    read_evaluation,
+)
 from confrere_common.privacy.settings import Privacy
+from confrere_common.task import TASKS
 
 SOUND: dict[str, Any] = {
     "classes": 2,
@@ -36,7 +43,6 @@ def test_a_run_is_evaluated_at_its_end_and_every_so_often() -> None:
     "run",
     [
         tuning(evaluation=None),
-        tuning("retrieval"),
         tiny_run(),
         replace(tuning(missing="keep"), privacy=Privacy(epsilon=8.0, delta=1e-5)),
     ],
@@ -44,6 +50,14 @@ def test_a_run_is_evaluated_at_its_end_and_every_so_often() -> None:
 def test_other_runs_ask_for_nothing(run: Run) -> None:
     assert evaluation_of(run) is None
     assert not is_due(run, 2)
+
+
+@pytest.mark.parametrize("task", TASKS.names())
+def test_every_task_is_scored_where_the_run_does_not_say_otherwise(task: str) -> None:
+    knobs = {"normal": "a"} if task == "anomaly" else {}
+
+    assert evaluation_of(tuning(task, knobs=knobs)) is not None
+    assert SCORED[task] in ("auc", "dice", "precision")
 
 
 def test_what_is_sound_is_read_back_as_it_was() -> None:

@@ -254,6 +254,23 @@ def test_privacy_refuses_what_lets_one_label_move_another() -> None:
         parse_run({**plain, "privacy": {"epsilon": 8}}, COMMON_FAMILIES)
 
 
+@pytest.mark.parametrize(
+    ("task", "knobs", "due"),
+    [
+        ("segmentation", {"width": 4}, "'segmentation' has mask and no class: write plain"),
+        ("detection", {"width": 8}, "'detection' has boxes and no class: write plain"),
+        ("classification", {"kind": "multilabel"}, "has several findings: write plain"),
+    ],
+)
+def test_images_of_no_one_class_cannot_be_drawn_by_it(
+    task: str, knobs: dict[str, Any], due: str
+) -> None:
+    build_model(tuning(task, knobs=knobs), 0)
+
+    with pytest.raises(ConfigError, match=f"sampling is 'sqrt', .* {due}"):
+        build_model(tuning(task, knobs=knobs, sampling="sqrt"), 0)
+
+
 def test_open_classes_are_told_before_a_model_is_built() -> None:
     with pytest.raises(ConfigError, match=r"finetune\.classes is open"):
         build_model(tuning(classes=None), 0)

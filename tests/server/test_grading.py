@@ -151,3 +151,52 @@ def test_who_told_of_too_few_is_there_without_a_figure() -> None:
 def test_an_unsound_answer_is_named() -> None:
     with pytest.raises(ExchangeError, match="of site 'north'"):
         together({"north": answer(classes=3)}, RUN)
+
+
+SEARCHED = tuning("retrieval", classes=["a", "b"])
+
+
+def searched(*sites: list[float]) -> dict[str, Any]:
+    """Return what a site tells of searches for each class, one query a patient."""
+    return answer(
+        *(
+            {"kind": kind, "positives": [list(c) for c in found], "negatives": []}
+            for kind, values in enumerate(sites)
+            if (found := cells(step_of(np.array(values)), np.arange(len(values)), 10))
+        )
+    )
+
+
+@given(seed=st.integers(0, 10**6), shares=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+@settings(deadline=None, max_examples=40)
+def test_searches_of_sites_pool_to_the_exact_p_at_5_within_the_bounds(
+    seed: int, shares: list[float]
+) -> None:
+    generator = np.random.default_rng(seed)
+    north, south = (
+        [generator.binomial(5, share, 40).astype(float) / 5 for share in of]
+        for of in (shares[:2], shares[2:])
+    )
+
+    found = together(
+        {"north": searched(*map(list, north)), "south": searched(*map(list, south))}, SEARCHED
+    )
+
+    assert "dice" not in found
+    for one, *values in zip(found["queries"], north, south, strict=True):
+        exact = np.concatenate(values).mean()
+        assert one["images"] == 80
+        assert one["low"] - 1e-9 <= exact <= one["high"] + 1e-9
+        assert abs(one["precision"] - exact) <= one["error"] + 1e-9
+    mean = np.mean([np.concatenate(pair).mean() for pair in zip(north, south, strict=True)])
+    assert abs(found["precision"] - mean) <= found["error"] + 1e-9
+    assert found["sites"]["south"]["images"] == 80  # queries of both classes
+
+
+def test_a_class_that_no_site_tells_of_is_not_there() -> None:
+    found = together({"north": searched([0.4] * 12, [1.0] * 9)}, SEARCHED)
+
+    assert [one["name"] for one in found["queries"]] == ["a"]
+    assert found["queries"][0].keys() == {
+        "name", "sites", "images", "precision", "error", "low", "high"
+    }  # fmt: skip

@@ -15,10 +15,11 @@ from confrere_client.evaluation.enough import scorable
 from confrere_client.evaluation.federated import NothingToScore, told
 from confrere_client.finetune.held_out import Seen, as_noted, held_out
 from confrere_client.finetune.judge import Exam, judge_of
-from confrere_client.finetune.lesson import marked
+from confrere_client.finetune.lesson import marked, taught
 from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import (
+    NothingToTrain,
     Registered,
     chosen,
     dataset_of,
@@ -104,6 +105,8 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
     """
     run = parse_run(json.loads(text), COMMON_FAMILIES)
     entry = entry_of(folder, run)
+    if entry.only_scored:
+        return _only_scored(run, entry, folder, terms)
     # Before images are decoded: what changes meanwhile is another data set to the next round.
     whole = _fingerprint(entry, run) if evaluation_of(run) and terms.at_most is not None else None
     images = images_for(entry, run, folder / "cache", at_most=terms.at_most)
@@ -127,6 +130,19 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
         rows = np.arange(len(exam))
     asked = _askable(run, entry, exam, rows, seen.tests or seen.records)
     return Shelf(images=images, held=held, exam=exam, asked=asked)
+
+
+def _only_scored(run: Run, entry: Registered, folder: Path, terms: Terms) -> Shelf:
+    """Return a shelf from which nothing is learned; NothingToTrain where nothing is scored."""
+    if evaluation_of(run) is None:
+        raise NothingToTrain("every image here is marked 'test': models are scored on them alone.")
+    tests = open_registered(entry, part="test")
+    exam = _sized(tests, run, folder)
+    seen = Seen(fingerprint=exam.digest, records=(), tests=_listed(tests))
+    _, sound = as_noted(run, exam, seen, terms.note, lambda: NOBODY)
+    everybody = np.arange(len(exam))
+    asked = _askable(run, entry, exam, everybody, seen.tests) if sound else NOBODY
+    return Shelf(images=exam, held=everybody, exam=exam, asked=asked)
 
 
 def _fingerprint(entry: Registered, run: Run) -> str:
@@ -180,7 +196,7 @@ def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, poli
     """Return counts of the scores that the task's weights give to held-out patients.
 
     What stays at the site of a model is taken from *state*. NothingToScore where there is nobody,
-    or no head.
+    or no head, or nothing learned from for a task that compares with it.
     """
     run, model = trainer.run, trainer.model
     asked = evaluation_of(run)
@@ -190,10 +206,23 @@ def evaluated(task: Task, trainer: Trainer, state: LocalState, lent: Shelf, poli
         raise NothingToScore("nobody here is held out for this task, or it has no head here")
     load_weights(model, {**task.weights, **own})
     exam = Exam(
-        run=run, images=lent.exam, learned=NOBODY, asked=lent.asked, device=trainer.device,
+        run=run,
+        images=lent.exam,
+        learned=_learned(run, lent),
+        asked=lent.asked,
+        device=trainer.device,
         counted=True,
-    )  # fmt: skip
+        taught=None if lent.exam is lent.images else lent.images,
+    )
     if not isinstance(model, FineTask):
         raise NothingToScore("the run's model is no task")
+    if model.compares and not len(exam.learned):
+        raise NothingToScore("there is nothing here that an image could be compared with")
     answers = judge_of(run).answers(model.eval(), exam)
     return told(answers, exam, smallest=max(asked.min_cell, policy.min_cell))
+
+
+def _learned(run: Run, lent: Shelf) -> Rows:
+    """Return the images that a round learns from: nobody who is held out is among them."""
+    task, free = task_of(run), np.setdiff1d(np.arange(len(lent.images)), lent.held)
+    return NOBODY if task is None else taught(lent.images, free, task, run.data.seed)

@@ -11,13 +11,14 @@ Shapes: N images, C structures or findings.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.data.images import Images
-from confrere_client.finetune.lesson import Lesson
+from confrere_client.finetune.lesson import Lesson, marked
 from confrere_common.finetune import Finetune
 from confrere_common.task import TASKS
 
@@ -73,13 +74,35 @@ def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> R
         return rows
     if TASKS.member(finetune.task.name).marks == "mask":
         return rows if told_whole(_structures(lesson), patients_N, smallest) else rows[:0]
-    if TASKS.member(finetune.task.name).marks == "boxes":
-        return rows if told_apart(boxed(lesson), patients_N, smallest) else rows[:0]
-    if finetune.task.knobs.get("kind") == "multilabel":
-        return rows if told_apart(lesson.findings == 1, patients_N, smallest) else rows[:0]
+    sides_NC = _sides(lesson)
+    if sides_NC is not None:
+        return rows if told_apart(sides_NC, patients_N, smallest) else rows[:0]
     kinds, labels_N = range(len(finetune.classes or ())), lesson.labels
     large = [k for k in kinds if len(np.unique(patients_N[labels_N == k])) >= smallest]
+    if finetune.task.name == "retrieval":  # each class is told for itself, where there is any left
+        return rows[np.isin(labels_N, np.intersect1d(large, _others(lesson).labels))]
     return rows[np.isin(labels_N, large if len(large) > 1 else [])]
+
+
+def _sides(lesson: Lesson) -> Flags | None:
+    """Return which images have what is told apart from its absence; None for exclusive classes."""
+    finetune = lesson.finetune
+    if TASKS.member(finetune.task.name).marks == "boxes":
+        return boxed(lesson)
+    if finetune.task.knobs.get("kind") == "multilabel":
+        return np.asarray(lesson.findings == 1)
+    if finetune.normal is not None:
+        # Without a normal image of anybody else there is nothing that an image could lie beside.
+        left = (_others(lesson).labels == finetune.normal).any()
+        return np.asarray((lesson.labels == finetune.normal) & left)[:, None]
+    return None
+
+
+def _others(lesson: Lesson) -> Lesson:
+    """Return the marked images of patients who have none in a lesson: they may be learned from."""
+    images, patients = lesson.images, lesson.images.catalog.patients
+    rows = np.flatnonzero(~np.isin(patients, patients[lesson.rows]))
+    return replace(lesson, rows=rows[marked(images, lesson.finetune)[rows]])
 
 
 def boxed(lesson: Lesson) -> Flags:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from confrere_client.evaluation.enough import boxed, told_apart, told_whole
 from confrere_client.evaluation.shared import Answer, answer, cells
-from confrere_client.finetune import classification
+from confrere_client.finetune import classification, retrieval
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Truth
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import DataError
+from confrere_common.finetune import Finetune
 from confrere_common.judged import evaluation_text
 from confrere_common.tally import Cell, ClassTally, step_of
 
@@ -34,7 +35,10 @@ def told(answers: Answers, exam: Exam, *, smallest: int) -> str:
     Guarantee: that of ``shared.answer`` for exclusive classes; findings and structures are told of
     whole, and only as ``enough.told_whole`` allows: each count is of *smallest* patients at least,
     all add up to the same images, and so does what the side of one has more than that of another
-    that lies within it. Where that is too long a text, cells are made larger.
+    that lies within it. What is normal is told of as one finding. Of searches, held-out images of a
+    class of fewer patients change nothing that leaves, and those of a class that are left out, as
+    they have nothing to find, are of nobody or of *smallest* patients at least. Where that is too
+    long a text, cells are made larger.
 
     Not promised: that no cells of two tallies differ by a few. They do where scores of two classes
     run alike, which who makes the weights decides.
@@ -87,10 +91,7 @@ def _boxes(answers: Answers, exam: Exam, smallest: int) -> Answer:
 
     Whether it lies in the right place does not count: places are of single images.
     """
-    found_NQR = np.asarray(answers["found_NQ"], np.float64)
-    finetune = exam.run.finetune
-    if finetune is None:
-        raise NothingToScore("the run fine-tunes nothing")
+    found_NQR, finetune = np.asarray(answers["found_NQ"], np.float64), _finetune(exam)
     kinds = range(len(finetune.classes or ()))
     sure_NK = [np.where(found_NQR[..., -1] == k, found_NQR[..., -2], 0).max(1) for k in kinds]
     lesson = Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
@@ -99,7 +100,56 @@ def _boxes(answers: Answers, exam: Exam, smallest: int) -> Answer:
     return _findings(np.stack(sure_NK, axis=1), drawn_NK, patients_N, smallest)
 
 
-TELL = {"dice_NC": _structures, "found_NQ": _boxes}
+def _normality(answers: Answers, exam: Exam, smallest: int) -> Answer:
+    """Return the one tally of how normal images look: of the normal class, and of all others."""
+    finetune = _finetune(exam)
+    kind, lesson = finetune.normal, Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
+    if kind is None:
+        raise NothingToScore("the run calls no class normal")
+    normal_N = np.where(lesson.labels < 0, -1, lesson.labels == kind)
+    scores_N1 = np.asarray(answers["normality_N"], np.float64)[:, None]
+    patients_N = exam.images.catalog.patients[exam.asked]
+    found = _findings(scores_N1, normal_N[:, None], patients_N, smallest)
+    tallies = tuple(replace(one, kind=kind) for one in found.tallies)
+    return replace(found, classes=len(finetune.classes or ()), tallies=tallies)
+
+
+def _searches(answers: Answers, exam: Exam, smallest: int) -> Answer:
+    """Return the tally of each class's precision among the first five that its queries find.
+
+    A query that has nothing to find (NaN) does not count; where these are of a few patients, or
+    all others are, the class is not told of: somebody who knows how many images it has would know
+    the few by the difference.
+    """
+    finetune = _finetune(exam)
+    lesson = Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
+    found_N = np.asarray(answers[retrieval.HEADLINE], np.float64)
+    known_N, patients_N = ~np.isnan(found_N), exam.images.catalog.patients[exam.asked]
+
+    def each() -> Iterator[ClassTally]:
+        for kind in range(len(finetune.classes or ())):
+            mine_N = lesson.labels == kind
+            rows = np.flatnonzero(mine_N & known_N)
+            if told_whole(known_N[mine_N][:, None], patients_N[mine_N], smallest):
+                positives = cells(step_of(found_N[rows]), patients_N[rows], smallest)
+                if positives:
+                    yield ClassTally(kind=kind, positives=positives, negatives=())
+
+    return Answer(classes=len(finetune.classes or ()), smallest=smallest, tallies=tuple(each()))
+
+
+def _finetune(exam: Exam) -> Finetune:
+    if exam.run.finetune is None:
+        raise NothingToScore("the run fine-tunes nothing")
+    return exam.run.finetune
+
+
+TELL = {
+    "dice_NC": _structures,
+    "found_NQ": _boxes,
+    "normality_N": _normality,
+    retrieval.HEADLINE: _searches,
+}
 """What a task's answers hold -> how they are told of; all else are scores of classes."""
 
 

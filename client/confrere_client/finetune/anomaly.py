@@ -3,15 +3,20 @@
 Contrast, the deviation of an image's pixels, knows nothing: high or low taken for odd, it is the
 floor on small images, where it can beat any network.
 
+Scores of two sites have two scales, as their scanners differ. What is counted for a coordinator is
+therefore how normal an image looks beside its site's own normal images (``normality``).
+
 Shapes: N images asked about, G normal images learned from, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from confrere_client.evaluation.anomaly import MEASURES, Sweep, pro, sweep, voxel_auroc
@@ -28,28 +33,91 @@ SWEPT = "swept "
 """What answers about places begin with."""
 NEAREST = 5
 NORMAL_AT_MOST = 512
-"""Normal images whose maps say what is usual."""
+"""Normal images whose maps, or whose scores, say what is usual."""
+
+DEVIATIONS = 1.4826
+"""Standard deviations of a bell curve in its median absolute one."""
+
+LEAST = 1e-6
+"""A site's normal scores spread by no less: they may all be one."""
 
 SHRINK = 0.1
 """Part of the mean variance that is added to each: few images tell little of their spread."""
 
 
 def answers(task: FineTask, exam: Exam) -> Answers:
-    """Return every score of each image."""
-
-    def oddest(images_BCZYX: Tensor) -> Tensor:
-        return task.predict(images_BCZYX).flatten(1).amax(1)
-
-    asked_NF = collected(exam, task.encoder)
-    normal_GF = collected(exam, task.encoder, exam.learned)
-    found = {"foretold": collected(exam, oddest), "unusual": _unusual(task, exam)}
+    """Return every score of each image; where they are only counted, how normal it looks."""
+    if exam.counted:
+        return {"normality_N": normality(task, exam)}
+    asked_NF, normal_GF = collected(exam, task.encoder), collected(exam.reference, task.encoder)
+    found = {"foretold": _foretold(task, exam), "unusual": _unusual(task, exam)}
     return {**found, **_apart(asked_NF, normal_GF, exam), **_places(task, exam)}
+
+
+def normality(task: FineTask, exam: Exam) -> Floats:
+    """Return how normal each image looks beside its site's own normal images, 0 to 1, (N,).
+
+    Normal images that were learned from look more normal to the network than others (they are in
+    its sample): that shifts all of a site's images alike and leaves their order; sites are shifted
+    against each other by as much as theirs differ.
+    """
+    usual = [_leading_score(task, half) for half in _halves(exam.reference)]
+    return beside(_leading_score(task, exam), np.concatenate(usual))
+
+
+def beside(scores_N: Floats, usual_G: Floats) -> Floats:
+    """Return how normal scores are beside *usual* ones, 0 to 1, (N,): 0.5 is their median.
+
+    The distance from it, in two of their deviations (by the median absolute one), is a logit turned
+    round: order is kept, and two scales become one. It is no probability.
+    """
+    middle = float(np.median(usual_G))
+    spread = max(DEVIATIONS * float(np.median(np.abs(usual_G - middle))), LEAST)
+    found: Floats = expit((middle - scores_N) / (2 * spread))
+    return found
+
+
+def _halves(normal: Exam) -> Iterator[Exam]:
+    """Yield exams on some normal images, each beside those of the other half of the patients.
+
+    Beside themselves they would lie far too near by distance: with as many features as images, all
+    others then seemed hundreds of deviations away, and nobody would be told from anybody.
+    """
+    rows, some = normal.asked, _some(normal.asked)
+    _, owner_G = np.unique(normal.images.catalog.patients[rows], return_inverse=True)
+    first, second = rows[owner_G % 2 == 0], rows[owner_G % 2 == 1]
+    if not len(second):  # of one patient there are no halves
+        first, second = rows, rows
+    for one, other in ((first, second), (second, first)):
+        asked = np.intersect1d(one, some)
+        if len(asked):
+            yield replace(normal, asked=asked, learned=other)
+
+
+def _some(rows: Rows) -> Rows:
+    """Return NORMAL_AT_MOST of the rows, or fewer, evenly."""
+    return rows[:: max(1, -(-len(rows) // NORMAL_AT_MOST))]
+
+
+def _leading_score(task: FineTask, exam: Exam) -> Floats:
+    """Return the score that leads of each image, (N,): higher is odder."""
+    leads = _leading(exam)
+    if leads in ("foretold", "unusual"):
+        by_map = {"foretold": _foretold, "unusual": _unusual}[leads]
+        return np.asarray(by_map(task, exam), np.float64)
+    apart = {"knn": _nearest, "mahalanobis": _mahalanobis}[leads]
+    return apart(collected(exam, task.encoder), collected(exam.reference, task.encoder))
+
+
+def _foretold(task: FineTask, exam: Exam) -> NDArray[np.float32]:
+    """Return how badly the worst place of each image is foretold."""
+    return collected(exam, lambda images: task.predict(images).flatten(1).amax(1))
 
 
 def _unusual(task: FineTask, exam: Exam) -> NDArray[np.float32]:
     """Return how unlike normal images each is foretold, worse or better."""
-    rows = exam.learned[:: max(1, -(-len(exam.learned) // NORMAL_AT_MOST))]
-    usual = usual_of(torch.from_numpy(collected(exam, task.predict, rows)))
+    reference = exam.reference
+    usual = usual_of(torch.from_numpy(collected(reference, task.predict, _some(reference.asked))))
 
     def odd(images_BCZYX: Tensor) -> Tensor:
         return unlike(task.predict(images_BCZYX).float().cpu(), usual)

@@ -8,7 +8,7 @@ Shapes: N images.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -39,7 +39,8 @@ class Exam:
     run: Run
     images: Images
     learned: Rows
-    """Images that the task learned from: an index to search, or what is normal."""
+    """Images that the task learned from, in *taught* where that is given: an index to search, or
+    what is normal."""
 
     asked: Rows
     """Images that it is asked about; none of their patients is among those learned from."""
@@ -49,6 +50,16 @@ class Exam:
     counted: bool = False
     """Whether answers are only to be counted for a coordinator: what no count is made of may be
     left out of them."""
+
+    taught: Images | None = None
+    """Where the images lie that were learned from, where that is another data set than *images*.
+    Patients' numbers of the two have nothing to do with each other."""
+
+    @property
+    def reference(self) -> "Exam":
+        """Return the exam that asks about the images that were learned from."""
+        images = self.images if self.taught is None else self.taught
+        return replace(self, images=images, asked=self.learned, taught=None)
 
 
 class Judge(Protocol):

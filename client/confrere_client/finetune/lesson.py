@@ -184,8 +184,9 @@ def taught(
     """
     catalog, known = images.catalog, rows[marked(images, finetune)[rows]]
     normal = finetune.task.knobs.get("normal")
-    if normal in catalog.classes and not judging:
-        known = known[catalog.labels[known] == catalog.classes.index(normal)]
+    if normal in (*catalog.classes, *(finetune.classes or ())) and not judging:
+        # A site may have no image of it: then nothing teaches, and nothing else passes for normal.
+        known = known[np.array(catalog.classes, np.str_)[catalog.labels[known]] == normal]
     if finetune.labels == 1.0 or not len(known):
         return known
     patients, labels = patient_labels(catalog.select(known))

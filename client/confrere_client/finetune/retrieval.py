@@ -4,6 +4,7 @@ Shapes: N images asked about, G images of the index, F features.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ HEADLINE = "P@5"
 
 def answers(task: FineTask, exam: Exam) -> Answers:
     """Return, for each image, how much of what it finds is of its class."""
-    return _found(collected(exam, task.predict), collected(exam, task.predict, exam.learned), exam)
+    return _found(collected(exam, task.predict), collected(exam.reference, task.predict), exam)
 
 
 def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # noqa: ARG001
@@ -35,20 +36,18 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:  # noqa: ARG
 
 
 def _found(asked_NF: NDArray[np.float32], index_GF: NDArray[np.float32], exam: Exam) -> Answers:
-    queries, gallery = (
-        Labelled(
-            features=features,
-            labels=_labels(exam, rows),
-            patients=exam.images.catalog.patients[rows],
-        )
-        for features, rows in ((asked_NF, exam.asked), (index_GF, exam.learned))
-    )
+    queries, gallery = _labelled(asked_NF, exam), _labelled(index_GF, exam.reference)
+    if exam.taught is not None:
+        # Equal numbers are other patients there: a source refuses one who is in two of its parts.
+        gallery = replace(gallery, patients=-1 - gallery.patients)
     found = retrieved(queries, gallery)
     precision = {f"P@{k}": values for k, values in found.precision.items()}
     return {**precision, "mAP": found.average_precision_Q, "mAP@R": found.average_precision_at_r_Q}
 
 
-def _labels(exam: Exam, rows: Rows) -> NDArray[np.int64]:
+def _labelled(features_NF: NDArray[np.float32], exam: Exam) -> Labelled:
     if exam.run.finetune is None:
         raise DataError("the run fine-tunes nothing: it has no section finetune.")
-    return Lesson(images=exam.images, rows=rows, finetune=exam.run.finetune).labels
+    lesson = Lesson(images=exam.images, rows=exam.asked, finetune=exam.run.finetune)
+    patients = exam.images.catalog.patients[exam.asked]
+    return Labelled(features=features_NF, labels=lesson.labels, patients=patients)

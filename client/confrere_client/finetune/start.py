@@ -10,8 +10,7 @@ from torch import Tensor
 from confrere_common.config import Run
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
-from confrere_common.model import input_of, outline, task_of
-from confrere_common.parts.decoder import Decoder
+from confrere_common.model import decoder_names, input_of, outline, task_of
 from confrere_common.release import DECODER, load_decoder, load_release
 
 WITHOUT = "start_decoder: false starts from the encoder alone."
@@ -42,7 +41,7 @@ def with_start(run: Run, folder: Path) -> tuple[Run, dict[str, Tensor]]:
 
 
 def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Return what the run's decoder starts from, and the SHA-256 of the file that holds it.
+    """Return what the run's head starts from, and the SHA-256 of the file that holds it.
 
     It lies beside the encoder at *path*. Nothing and None where the run asks for none; ConfigError
     where it cannot have what it asks for, CheckpointError where that is another than it names.
@@ -50,9 +49,9 @@ def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
     task = task_of(run)
     if task is None or not task.start_decoder:
         return {}, None
-    parts = dict(outline(run).named_children())
-    head = next((name for name, part in parts.items() if isinstance(part, Decoder)), None)
-    if head is None or task.head == "local":
+    model = outline(run)
+    names = decoder_names(model)
+    if not names or task.head == "local":
         fault = f"task '{task.task.name}' with head: {task.head} has none that travels"
         raise ConfigError([f"finetune.start_decoder: {fault}. {WITHOUT}"])
     given, digest = load_decoder(path)
@@ -65,21 +64,22 @@ def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
             f"finetune.start_decoder_digest is {str(task.start_decoder_digest)[:16]}...: bring the "
             "file that the run was written for."
         )
-    _must_be_as_wide(given, parts[head].state_dict())
-    return {f"{head}.{name}": tensor.float() for name, tensor in given.items()}, digest
+    own = model.state_dict()
+    _must_be_as_wide(given, {name: own[place] for name, place in names.items()})
+    return {names[name]: tensor.float() for name, tensor in given.items()}, digest
 
 
 def _must_be_as_wide(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    due = {name: tensor.shape for name, tensor in own.items() if not name.startswith("out.")}
+    due = {name: tensor.shape for name, tensor in own.items()}
     shapes = {name: tensor.shape for name, tensor in given.items()}
     odd = sorted(name for name in due.keys() | shapes.keys() if due.get(name) != shapes.get(name))
     if odd:
         there, here = (tuple(one[odd[0]]) if odd[0] in one else "nothing" for one in (shapes, due))
         raise ConfigError(
             [
-                f"finetune.start_decoder: {DECODER} is of another width than the run's: "
-                f"'{odd[0]}' is {there} there, {here} here. Set finetune.task.width to that of its "
-                f"training. {WITHOUT}"
+                f"finetune.start_decoder: {DECODER} is of another width or kind than the run's: "
+                f"'{odd[0]}' is {there} there, {here} here. Set finetune.task.width (of anomaly, "
+                f"bottleneck) to that of its training. {WITHOUT}"
             ]
         )
 

@@ -40,16 +40,22 @@ def learning(task: Finetune) -> Iterator[Row]:
 
 
 GRADED = {
-    "label": "of each class the model scores",
-    "mask": "with and without each structure have a Dice",
-    "boxes": "with and without a box of each class have a surest box",
+    "classification": "of each class the model scores",
+    "segmentation": "with and without each structure have a Dice",
+    "detection": "with and without a box of each class have a surest box",
+    "anomaly": "that are normal, and that are not, look how normal beside yours that were learned "
+    "from,",
+    "retrieval": "of each class find how much of it nearest to them (P@5), among yours that were "
+    "learned from,",
 }
-"""What is known of an image -> how those of which it is are counted."""
+"""Task -> how its held-out images are counted."""
 
 
 def _whole(run: Run, marks: str) -> str:
     """Return what is withheld besides: of the two sides of a structure one gives away the other."""
     task = task_of(run)
+    if task is not None and task.normal is not None:
+        return "; nothing where fewer are normal, or are not"
     several = task is not None and task.task.knobs.get("kind") == "multilabel"
     what = {"mask": "structure", "boxes": "class"}.get(marks, "finding" if several else "")
     return f"; nothing of a {what} that fewer have, or lack" if what else ""
@@ -83,7 +89,7 @@ def scoring(run: Run, policy: Policy) -> Iterator[Row]:
         marks = TASKS.member(task.task.name).marks
         yield (
             "leaves, of scores",
-            f"{when}: how many held-out images {GRADED[marks]} in which range, "
+            f"{when}: how many held-out images {GRADED[task.task.name]} in which range, "
             f"in cells of {smallest} patients or more, smaller ones joined or withheld"
             f"{_whole(run, marks)}. No single score, no name. Nothing is noised; of one model the "
             "site answers once.",

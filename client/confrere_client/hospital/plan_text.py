@@ -136,7 +136,8 @@ def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> s
     used = usable_images(policy, entry)
     part = "" if used == entry.images else f", of which {used} are used"
     kind = f" ({entry.modality})" if entry.modality else ""
-    return f"'{entry.name}'{kind}: {entry.images} images of {entry.patients} patients{part}"
+    only = "; marked 'test': scored on at most, never trained on" if entry.only_scored else ""
+    return f"'{entry.name}'{kind}: {entry.images} images of {entry.patients} patients{part}{only}"
 
 
 def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:

@@ -48,7 +48,7 @@ class Registered:
     """Where its images are and how they are read; it never leaves the hospital."""
 
     images: Annotated[int, Field(ge=1)]
-    """Images that may be trained on, when it was registered."""
+    """Images that may be trained on, or else scored on, when it was registered."""
 
     patients: Annotated[int, Field(ge=1)]
     """Patients of whom these are."""
@@ -60,11 +60,21 @@ class Registered:
     """Whether somebody here vouches that no two images are of one patient. Without that, or a known
     patient for every image, a promise to patients cannot be kept, and private runs are refused."""
 
+    only_scored: bool = False
+    """Whether all were marked 'test': a model is scored on them where a run asks for that, and none
+    is ever trained on."""
+
     modality: str | None = None
     """What kind of images they are."""
 
     only_site: str | None = None
     """Acquisition site to which it is restricted, where its table knows several."""
+
+
+class NothingToTrain(DataError):  # noqa: N818  (the code says it better)
+    """A data set has images, and none that may be trained on."""
+
+    code = "no-labels"
 
 
 def add(  # noqa: PLR0913  (an option each)
@@ -90,20 +100,32 @@ def add(  # noqa: PLR0913  (an option each)
     named = _named(path, source, knobs or {})
     _must_be_new(name, named, only_site, known)
     whole = open_source(named, Path())
-    training = Lent(whole, only_site=only_site).records()
-    _try_some(training)
+    lent, only_scored = _lent(whole, only_site)
+    _try_some(lent)
     entry = Registered(
         name=name,
         source=named,
-        images=len(training),
-        patients=len({record.patient for record in training}),
-        unknown_patients=sum(not record.patient_known for record in training),
+        images=len(lent),
+        patients=len({record.patient for record in lent}),
+        unknown_patients=sum(not record.patient_known for record in lent),
         one_image_per_patient=one_image_per_patient,
+        only_scored=only_scored,
         modality=modality,
         only_site=only_site,
     )
     _write(folder / FILE, {**known, name: entry})
     return entry
+
+
+def _lent(whole: Source, only_site: str | None) -> tuple[Sequence[Record], bool]:
+    """Return the records that may be trained on, or else those to score on and that it is so."""
+    try:
+        return Lent(whole, only_site=only_site).records(), False
+    except NothingToTrain as fault:
+        try:
+            return Lent(whole, only_site=only_site, part="test").records(), True
+        except DataError:
+            raise fault from None
 
 
 def registered(folder: Path) -> Mapping[str, Registered]:
@@ -229,7 +251,7 @@ class Lent(Source):
         if not training:
             if self._part != "train":
                 raise DataError(f"no image is marked '{self._part}'.")
-            raise DataError("every image is marked 'val' or 'test': none is left to train on.")
+            raise NothingToTrain("every image is marked 'val' or 'test': none is left to train on.")
         return self._capped(training)
 
     def fingerprint(self) -> Iterator[bytes]:

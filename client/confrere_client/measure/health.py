@@ -26,7 +26,7 @@ which only features that are nearly one point fall below.
 Shapes: N images, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -132,24 +132,37 @@ def alarms(metrics: Mapping[str, float], images: int, width: int) -> tuple[str, 
     )
 
 
-def misfits(upright: float | None, images: int) -> tuple[str, ...]:
-    """Return a sentence where the method's own figure says that its task does not fit the images.
+def misfits(metrics: Mapping[str, float], images: int) -> Iterator[str]:
+    """Yield a sentence where the method's own figure says that its task does not fit the images.
 
-    *upright* is how surely turns are told, if it tells so. It is asked of the last round: before,
-    the task may only not be learned yet.
+    ``upright`` is how surely turns are told, ``dropped`` the share of views that teach nothing. It
+    is asked of the last round: before, the task may only not be learned yet.
     """
-    if upright is None or images < FEWEST or upright >= UPRIGHT_LIMIT:
-        return ()
-    return (
-        f"upright is {upright:.2g}, under {UPRIGHT_LIMIT:g}: after all rounds turns are told "
-        "hardly better than by chance, so these images have no upright (tissue, cells, skin), the "
-        "augmentation turns them, or training was too short. Choose another method than rotation.",
-    )
+    if images < FEWEST:
+        return
+    upright, dropped = metrics.get("upright", 1.0), metrics.get("dropped", 0.0)
+    if upright < UPRIGHT_LIMIT:
+        yield (
+            f"upright is {upright:.2g}, under {UPRIGHT_LIMIT:g}: after all rounds turns are told "
+            "hardly better than by chance, so these images have no upright (tissue, cells, skin), "
+            "the augmentation turns them, or training was too short. Choose another method than "
+            "rotation."
+        )
+    if dropped > DROPPED_LIMIT:
+        yield (
+            f"dropped is {dropped:.2g}, above {DROPPED_LIMIT:g}: of so many views Otsu's "
+            "threshold gives a mask that is nearly empty or nearly full, and they teach nothing. "
+            "Look at the views in the report; set method.polarity or method.channel, lower "
+            "method.least, or choose another method than medsass."
+        )
 
 
 UPRIGHT_LIMIT = 0.15
 """Between 0 (chance) and 1: four turns are then told in 36 of 100 cases, and 25 is chance. Of 64
 images chance alone stays under 0.1."""
+
+DROPPED_LIMIT = 0.5
+"""Share of views that teach nothing from which on most of the training is lost."""
 
 ADVICE = "Lower train.lr, train with larger batches, or choose a method that cannot collapse (mae)."
 

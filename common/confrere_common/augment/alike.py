@@ -18,15 +18,16 @@ def moved_alike(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return views, float maps moved as they were, and how far each voxel lies in the image (B, 1).
 
-    The draws of a ``Pipeline`` are made a second time from the generator as it was. Any other
-    function is taken to leave every voxel in its place.
+    Where tissue was cut away maps are 0 and nothing lies inside. The draws of a ``Pipeline`` are
+    made a second time from the generator as it was. Any other function is taken to leave every
+    voxel in its place.
     """
     maps_BKZYX = maps_BKZYX.float()
     inside_B1ZYX = torch.ones_like(maps_BKZYX[:, :1])
     again = torch.Generator().set_state(generator.get_state())
-    views_BCZYX = augment(images_BCZYX, generator)
     if not isinstance(augment, Pipeline):
-        return views_BCZYX, maps_BKZYX, inside_B1ZYX
+        return augment(images_BCZYX, generator), maps_BKZYX, inside_B1ZYX
+    views_BCZYX, cut_B1ZYX = augment.cut(images_BCZYX, generator)
     ranges, size = augment.ranges, tuple(maps_BKZYX.shape[2:])
     draws = draw(ranges, len(images_BCZYX), augment.channels, again)
     both = torch.cat([maps_BKZYX, inside_B1ZYX], dim=1)
@@ -35,4 +36,6 @@ def moved_alike(
         both = geometry.resample(both, affine, geometry.lines(size, both.device), ranges.outside)
     else:
         both = geometry.mirror(both, draws.flips_B3)
+    if cut_B1ZYX is not None:
+        both = both * ~cut_B1ZYX
     return views_BCZYX, both[:, :-1], both[:, -1:]

@@ -13,6 +13,7 @@ from torch import Tensor
 from confrere_common.augment import geometry, intensity
 from confrere_common.augment.draw import Draws, draw
 from confrere_common.augment.presets import Augmentation, Ranges
+from confrere_common.augment.resection import draw_cavities, resect
 from confrere_common.errors import DataError
 
 BRIGHTEST = intensity.MEAN / intensity.STD
@@ -62,14 +63,34 @@ class Pipeline:
     channels: int
     size: tuple[int, ...]
 
-    @torch.no_grad()
     def __call__(self, images_BCZYX: Tensor, generator: torch.Generator) -> Tensor:
         """Return a view of each stored image: float32, normalised, of the same size and device."""
+        return self.cut(images_BCZYX, generator)[0]
+
+    @torch.no_grad()
+    def cut(self, images_BCZYX: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Return views, and where tissue was cut away (bool, (B, 1, [Z] Y X)), None if nowhere."""
         self._check(images_BCZYX)
         draws = draw(self.ranges, len(images_BCZYX), self.channels, generator)
         # Half precision would blunt intensities to 8 bits, so a caller's autocast is put aside.
         with torch.autocast(images_BCZYX.device.type, enabled=False):
-            return vary(images_BCZYX, draws, self.ranges)
+            views_BCZYX = vary(images_BCZYX, draws, self.ranges)
+            if not self.ranges.cavity_probability:
+                return views_BCZYX, None
+            return self._resected(views_BCZYX, generator)
+
+    def _resected(
+        self, views_BCZYX: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        count = len(views_BCZYX)
+        chosen_B = torch.rand(count, generator=generator) < self.ranges.cavity_probability
+        cavities = draw_cavities(count, len(self.size), generator)
+        if not chosen_B.any():
+            return views_BCZYX, None
+        chosen = chosen_B.to(views_BCZYX.device).view(-1, *[1] * (views_BCZYX.dim() - 1))
+        cut_BCZYX, where_B1ZYX = resect(views_BCZYX, cavities)
+        cut_BCZYX = cut_BCZYX.clamp_(-BRIGHTEST, BRIGHTEST)
+        return torch.where(chosen, cut_BCZYX, views_BCZYX), where_B1ZYX & chosen
 
     def _check(self, images_BCZYX: Tensor) -> None:
         shape, due = tuple(images_BCZYX.shape[1:]), (self.channels, *self.size)

@@ -104,6 +104,10 @@ class Ranges:
     noise_probability: Probability = 0.0
     """How many of the views are noisy."""
 
+    cavity_probability: Probability = 0.0
+    """How many of the views have a simulated resection cut into them (augment.resection), as a
+    brain has after surgery; what is cut away counts as background in masks. No preset does it."""
+
 
 _SOFT_FOCUS: dict[str, Any] = {"blur_sigma": (0.0005, 0.009), "blur_probability": 0.2}
 

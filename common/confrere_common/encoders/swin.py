@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
+from confrere_common.parts.tensor_train import TensorTrain, linear
 from confrere_common.section import section
 
 _Count = Annotated[int, Field(ge=1)]
@@ -58,6 +59,11 @@ class Swin(Encoder):
 
         mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
         """Hidden features of a block's perceptron for each feature of a cell."""
+
+        tensor_train: TensorTrain | None = None
+        """Whether the linear layers of the blocks are held as chains of small cores, as in
+        ``{rank: 8}``: fewer bytes a round. They are joined by federation.rule tensor_train alone:
+        the mean of the sites' cores is another layer."""
 
         @field_validator("heads")
         @classmethod
@@ -122,7 +128,7 @@ class _Windows:
         if any(self.shift):
             cells_BZYXD = cells_BZYXD.roll([-shift for shift in self.shift], self.axes)
         pairs = [part for whole, side in self._counts() for part in (whole, side)]
-        split = cells_BZYXD.reshape(len(cells_BZYXD), *pairs, -1)
+        split = cells_BZYXD.reshape(cells_BZYXD.shape[0], *pairs, -1)
         axes = len(self.grid)
         order = (0, *range(1, 1 + 2 * axes, 2), *range(2, 2 + 2 * axes, 2), 1 + 2 * axes)
         return split.permute(order).flatten(1, axes).flatten(2, 1 + axes)
@@ -130,10 +136,10 @@ class _Windows:
     def joined(self, windows_BWnD: Tensor) -> Tensor:
         """Return the cells where they were: the inverse of ``cut``."""
         counts, axes = [whole for whole, _ in self._counts()], len(self.grid)
-        split = windows_BWnD.reshape(len(windows_BWnD), *counts, *self.sides, -1)
+        split = windows_BWnD.reshape(windows_BWnD.shape[0], *counts, *self.sides, -1)
         order = [place for axis in range(axes) for place in (1 + axis, 1 + axes + axis)]
         whole = [count * side for count, side in self._counts()]
-        cells_BZYXD = split.permute(0, *order, 1 + 2 * axes).reshape(len(split), *whole, -1)
+        cells_BZYXD = split.permute(0, *order, 1 + 2 * axes).reshape(split.shape[0], *whole, -1)
         if any(self.shift):
             cells_BZYXD = cells_BZYXD.roll(self.shift, self.axes)
         for axis, cells in enumerate(self.grid, start=1):
@@ -183,14 +189,16 @@ class _Block(nn.Module):
     def __init__(self, config: Swin.Config, stage: int, heads: int, windows: _Windows) -> None:
         super().__init__()
         dim = config.dim << stage
-        hidden = max(1, int(dim * config.mlp_ratio))
+        hidden, option = max(1, int(dim * config.mlp_ratio)), config.tensor_train
         self.heads, self.windows = heads, windows
         self.before_attention = nn.LayerNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.query_key_value = linear(dim, 3 * dim, option)
         self.bias = _Bias(windows.sides, config.window, heads)
-        self.attended = nn.Linear(dim, dim)
+        self.attended = linear(dim, dim, option)
         self.before_perceptron = nn.LayerNorm(dim)
-        self.perceptron = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.perceptron = nn.Sequential(
+            linear(dim, hidden, option), nn.GELU(), linear(hidden, dim, option)
+        )
         self.unseen_W1nn: Tensor
         self.register_buffer("unseen_W1nn", windows.unseen(), persistent=False)
 
@@ -225,7 +233,7 @@ class _Merge(nn.Module):
         """Return half as many cells along each axis; an odd last one is joined to zeros."""
         cells_BZYXD = _filled(cells_BZYXD, (2,) * self.axes, first=1)
         pairs = [part for side in cells_BZYXD.shape[1:-1] for part in (side // 2, 2)]
-        split = cells_BZYXD.reshape(len(cells_BZYXD), *pairs, -1)
+        split = cells_BZYXD.reshape(cells_BZYXD.shape[0], *pairs, -1)
         whole = range(1, 1 + 2 * self.axes, 2)
         within = range(2, 2 + 2 * self.axes, 2)
         joined = split.permute(0, *whole, *within, 1 + 2 * self.axes).flatten(1 + self.axes)

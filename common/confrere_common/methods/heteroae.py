@@ -38,18 +38,14 @@ class Heteroae(Method):
     """A decoder of convolutions and attention foretells the encoder's finer maps from its coarsest.
 
     Train it on normal images alone: where the maps of a new image are not foretold, it differs from
-    them. ``anomaly_maps`` and ``scores`` say how much, ``rank_among`` what share of a site's own
-    normal images is less odd, since scanners differ.
+    them, as ``anomaly_maps`` say. Task ``anomaly`` scores images by them, may start from what was
+    trained here (``finetune.start_decoder``), and for a coordinator puts each site's scores beside
+    those of its own normal images, since scanners differ.
 
-    What is smoother than normal is foretold too well, and then scores below the normal: so do
-    lungs with pneumonia at 28 px (AUROC of ``scores`` on validation and test images 0.40 and 0.19
-    after 60 steps, where low contrast alone has 0.81 and 0.83). ``unusual`` therefore asks of each
-    place how its error differs from that of the site's normal images there, and ``unlike`` takes
-    the root of the mean square over places: 0.88 and 0.70 on both sides, 0.91 and 0.92 on the side
-    of the smooth; with an encoder that was never trained, on standardised images, 0.90 and 0.78,
-    and 0.87 and 0.87. On both sides the test images stay below contrast, for their normal ones
-    differ from those of training. That anomalies are smoother was seen on images with pneumonia,
-    so the default takes both sides; one seed each.
+    What is smoother than normal is foretold too well, and scores below the normal: so do lungs with
+    pneumonia at 28 px, where a low contrast alone tells more (docs/benefit.md). ``unusual``
+    therefore asks of each place how its error differs from that of normal images there, and
+    ``unlike`` takes the root of the mean square over places, errors that are larger and smaller.
 
     The paper's text was not at hand; this follows its abstract and a re-implementation's
     description. What is foretold is cut off from the gradient: an encoder that may move its own
@@ -58,6 +54,7 @@ class Heteroae(Method):
     """
 
     per_image = True
+    beside = ("narrow", "decoder")
 
     @section
     class Config:
@@ -115,10 +112,6 @@ class Heteroae(Method):
         turned = [_turned(guess, due)[:, None] for guess, due in self.foretold(images_BCZYX)]
         return torch.stack([enlarged(one, self.encoder.size) for one in turned]).sum(0)
 
-    def scores(self, images_BCZYX: Tensor) -> Tensor:
-        """Return how odd each normalised image is, (B,): the largest value of its anomaly map."""
-        return self.anomaly_maps(images_BCZYX).flatten(1).amax(1)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
@@ -152,14 +145,6 @@ def unlike(maps_B1ZYX: Tensor, usual: Usual, side: Side = "both") -> Tensor:
     """Return how unlike normal images each is foretold over all places, (B,): about 1 is usual."""
     apart = unusual(maps_B1ZYX, usual, side).clamp(min=0)  # what lies on the other side is no merit
     return apart.square().flatten(1).mean(1).sqrt()
-
-
-def rank_among(scores_B: Tensor, normal_N: Tensor) -> Tensor:
-    """Return what share of a site's own *normal* scores lies below each score, 0 to 1.
-
-    A threshold of 0.95 then means the same at every site: one normal image in twenty is reported.
-    """
-    return torch.searchsorted(normal_N.sort().values, scores_B).to(scores_B.dtype) / len(normal_N)
 
 
 def _turned(guess_BMZYX: Tensor, due_BMZYX: Tensor) -> Tensor:

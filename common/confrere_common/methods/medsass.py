@@ -3,6 +3,7 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -29,10 +30,11 @@ class Medsass(Method):
     single 1 x 1 convolution would copy the threshold and the encoder would learn nothing. Which
     loss, network and rates the paper settled on could not be read (its abstract alone was at
     hand), so the defaults are ours and no figure of the paper is claimed. Images whose mask is
-    nearly empty or nearly full have a loss of 0 (``dropped`` tells which).
+    nearly empty or nearly full have a loss of 0 (``dropped`` tells their share).
     """
 
     per_image = True
+    figures = ("dropped",)
 
     @section
     class Config:
@@ -102,9 +104,9 @@ class Medsass(Method):
         logits_B1ZYX: Tensor = self.decoder(self.encoder.maps(images_BCZYX))
         return logits_B1ZYX
 
-    def dropped(self, *views: Tensor) -> int:
-        """Return how many images of a batch have a degenerate mask and teach nothing."""
-        return int((~views[2]).sum())
+    def told(self, *views: Tensor) -> Mapping[str, float]:
+        """Return the share of these views whose mask is degenerate, so that they teach nothing."""
+        return {"dropped": float((~views[2]).float().mean())}
 
 
 def _must_have(channel: int | None, channels: int) -> None:

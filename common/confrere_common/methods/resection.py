@@ -3,13 +3,14 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D).
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from confrere_common.augment.alike import moved_alike
 from confrere_common.augment.resection import VOLUMES, Texture, draw_cavities, foreground, resect
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment, Method
@@ -36,9 +37,8 @@ class Resection(Method):
     What is cut, and where that departs from the paper: ``augment.resection``. Cavities are cut
     into the view, after the augmentation that the paper puts behind them, because that alone knows
     where voxels went. Encoder and decoder are shared; fine-tuning for segmentation may start from
-    both. ``allowed`` may be replaced by any function of the views that says where cavities may lie
-    (bool, (B, 1, [Z] Y X)): a parcellation, as the paper has it, without the other hemisphere,
-    brainstem and cerebellum.
+    both. A mask of the images can say where cavities may lie (``allowed: mask``): a parcellation,
+    as the paper has it, without the other hemisphere, brainstem and cerebellum.
     """
 
     per_image = True
@@ -64,6 +64,10 @@ class Resection(Method):
         """What fills a cavity: noise of dark fluid (csf), the 1st percentile of the foreground's
         intensities (dark), or any percentile of them (random). Paper: csf."""
 
+        allowed: Literal["foreground", "mask"] = "foreground"
+        """Where cavities may lie: in what Otsu's threshold finds, or where the images' own masks
+        are above 0 (column mask of a catalog); an image whose mask is empty keeps to the first."""
+
         width: Annotated[int, Field(ge=2)] = 16
         """Channels of the decoder at the input's size. Paper: a U-Net of 8."""
 
@@ -72,14 +76,36 @@ class Resection(Method):
         self.config = config
         self.encoder = encoder
         self.decoder = Decoder(encoder, 1, config.width)
-        self.allowed: Callable[[Tensor], Tensor] = foreground
+        self.wants = ("mask",) if config.allowed == "mask" else ()
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Return images with a cavity in each, and where it is (bool, (B, 1, [Z] Y X))."""
-        config = self.config
         whole_BCZYX = augment(images_BCZYX, generator)
+        return self._cut(whole_BCZYX, foreground(whole_BCZYX), generator)
+
+    def informed_views(
+        self,
+        images_BCZYX: Tensor,
+        known: Sequence[Tensor],
+        augment: Augment,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Return the same, cavities where the masks (B, [Z] Y X) are above 0 if they are known."""
+        if not known:
+            return self.views(images_BCZYX, augment, generator)
+        mask_B1ZYX = (known[0][:, None] > 0).float()
+        whole_BCZYX, moved_B1ZYX, _ = moved_alike(images_BCZYX, mask_B1ZYX, augment, generator)
+        allowed_B1ZYX = moved_B1ZYX > 0.5
+        any_B = allowed_B1ZYX.flatten(1).any(1).view(-1, *[1] * (allowed_B1ZYX.dim() - 1))
+        allowed_B1ZYX = torch.where(any_B, allowed_B1ZYX, foreground(whole_BCZYX))
+        return self._cut(whole_BCZYX, allowed_B1ZYX, generator)
+
+    def _cut(
+        self, whole_BCZYX: Tensor, allowed_B1ZYX: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        config = self.config
         cavities = draw_cavities(
             len(whole_BCZYX),
             len(self.encoder.size),
@@ -91,7 +117,7 @@ class Resection(Method):
         return resect(
             whole_BCZYX,
             cavities,
-            allowed_B1ZYX=self.allowed(whole_BCZYX),
+            allowed_B1ZYX=allowed_B1ZYX,
             texture=config.texture,
             roughness=config.roughness,
         )

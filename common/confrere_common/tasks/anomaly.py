@@ -24,6 +24,8 @@ class Anomaly(FineTask):
     """Only images of the normal class teach; the others serve to judge."""
 
     wants = ("label",)
+    beside = ("head.narrow", "head.decoder")
+    compares = True
 
     @section
     class Config:

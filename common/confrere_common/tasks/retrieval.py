@@ -26,6 +26,7 @@ class Retrieval(FineTask):
     """Its answers are unit vectors; near ones are alike."""
 
     wants = ("label",)
+    compares = True
 
     @section
     class Config:

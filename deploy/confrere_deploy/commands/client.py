@@ -87,6 +87,8 @@ def data_add(  # noqa: PLR0913  (an option each)
     )  # fmt: skip
     site.chain().append("data registered", name=name, images=made.images, by=getpass.getuser())
     console.print(f"'{name}': {made.images} images of {made.patients} patients.")
+    if made.only_scored:
+        console.print("All are marked 'test': models are scored on them, none is trained on them.")
 
 
 @data_app.command("list")

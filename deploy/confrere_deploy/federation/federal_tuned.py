@@ -14,7 +14,7 @@ from confrere_common.judged import SCORED, evaluation_of
 from confrere_common.loading import as_dict
 from confrere_common.model import input_of, task_of
 from confrere_deploy.report import schema, tuned
-from confrere_deploy.report.pooled import Evaluated, cautions, evaluated
+from confrere_deploy.report.pooled import HEADLINES, Evaluated, cautions, evaluated
 from confrere_deploy.study.history import record_warnings
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.protection import Told, protection, rounds_of
@@ -54,7 +54,7 @@ def tuned_report(
         digest=digest,
         seeds=run.seeds,
         task=task.task.name,
-        headline="dice" if task.task.name == "segmentation" else "auc",
+        headline=HEADLINES[SCORED.get(task.task.name, "auc")],
         sites=tuple(tuned.TunedSite(site=site, images=n) for site, n in sorted(images.items())),
         arms={},
         courses=(

@@ -23,6 +23,12 @@ COARSE = 0.1
 MOSTLY = 0.5
 """A site's share of all counted images, above which a pooled figure is mostly its own."""
 
+MEASURES: Mapping[str, str] = {"auc": "AUC", "dice": "Dice", "precision": "P@5"}
+"""Key of a figure -> what people call it."""
+
+HEADLINES: Mapping[str, str] = {"auc": "auc", "dice": "dice", "precision": "P@5"}
+"""Key of a figure -> the measure that a task is led by, as its judge calls it."""
+
 DRAWN = 6
 """Classes whose curves are drawn; all are in report.json."""
 
@@ -49,8 +55,9 @@ class EvaluatedClass:
     error: float
     """The area over the very scores lies within this of auc: what joining small cells may hide."""
 
-    calibration_error: float
-    """Mean distance of the reliability curve from the diagonal."""
+    calibration_error: float | None = None
+    """Mean distance of the reliability curve from the diagonal; absent, with the curve, where
+    scores are no probabilities, as of what is normal."""
 
     false_alarms: tuple[Measured, ...]
     """The ROC curve's x: share of the others that score at least as high."""
@@ -58,10 +65,10 @@ class EvaluatedClass:
     sensitivity: tuple[Measured, ...]
     """The ROC curve's y: share of the class that does."""
 
-    confidence: tuple[Measured, ...]
+    confidence: tuple[Measured, ...] = ()
     """The reliability curve's x: mean score in a bar."""
 
-    frequency: tuple[Measured, ...]
+    frequency: tuple[Measured, ...] = ()
     """The reliability curve's y: share of the class among images in the bar."""
 
 
@@ -107,6 +114,32 @@ class EvaluatedStructure:
 
 
 @section
+class EvaluatedQueries:
+    """Searches for one class, each among its own site's images, over all sites that told of it."""
+
+    name: str
+    """The class."""
+
+    sites: tuple[str, ...]
+    """Sites that told of it."""
+
+    images: Natural
+    """Queries: held-out images of the class."""
+
+    precision: float
+    """Their mean P@5: of the five images nearest to a query, the share that is of its class."""
+
+    error: float
+    """The mean over the very values lies within this of precision."""
+
+    low: float
+    """The mean over the very values is not below this."""
+
+    high: float
+    """The mean over the very values is not above this."""
+
+
+@section
 class EvaluatedSite:
     """One site's own counts, or why there are none."""
 
@@ -119,14 +152,17 @@ class EvaluatedSite:
     dice: float | None = None
     """Mean Dice of the structures that it told of; of a segmentation."""
 
+    precision: float | None = None
+    """Mean P@5 of the classes that it told of; of a retrieval."""
+
     error: float | None = None
     """Within which the figure over the very scores lies."""
 
     low: float | None = None
-    """Its Dice is not below this."""
+    """Its Dice, or P@5, is not below this."""
 
     high: float | None = None
-    """Its Dice is not above this."""
+    """Its Dice, or P@5, is not above this."""
 
     images: Natural = 0
     """Held-out images that are counted."""
@@ -140,10 +176,15 @@ class EvaluatedSite:
     refused: str | None = None
     """Why it told nothing."""
 
+    @property
+    def worth(self) -> float | None:
+        """Its figure; None where it told too little."""
+        return _worth(self)
+
 
 @section
 class SharedOut:
-    """How evenly the area, or the Dice, is shared among sites of which it is known within 0.1."""
+    """How evenly the leading figure is shared among sites of which it is known within 0.1."""
 
     worst: str
     """The site that is served worst."""
@@ -174,20 +215,26 @@ class Evaluated:
     dice: float | None = None
     """Mean Dice of all structures, where there is one; of a segmentation."""
 
+    precision: float | None = None
+    """Mean over classes of their queries' P@5; of a retrieval."""
+
     error: float | None = None
     """Within which the figure over the very scores lies. It is no interval over patients."""
 
     low: float | None = None
-    """The Dice over the very masks is not below this."""
+    """The Dice, or P@5, over the very values is not below this."""
 
     high: float | None = None
-    """The Dice over the very masks is not above this."""
+    """The Dice, or P@5, over the very values is not above this."""
 
     classes: tuple[EvaluatedClass, ...] = ()
     """The classes of which both sides were told."""
 
     structures: tuple[EvaluatedStructure, ...] = ()
     """The structures that were told of; of a segmentation."""
+
+    queries: tuple[EvaluatedQueries, ...] = ()
+    """The classes whose searches were told of; of a retrieval."""
 
     sites: tuple[EvaluatedSite, ...] = ()
     """Every site that was asked."""
@@ -196,12 +243,17 @@ class Evaluated:
     """How evenly; absent with fewer than two sites whose figure is known within 0.1."""
 
     course: dict[int, float] = Field(default_factory=dict)
-    """Round -> area, or Dice where it is known within 0.1, of every evaluation."""
+    """Round -> area, or another figure where it is known within 0.1, of every evaluation."""
 
     @property
     def worth(self) -> float | None:
-        """The area, or the Dice; None where no site told enough."""
-        return self.auc if self.auc is not None else self.dice
+        """The leading figure; None where no site told enough."""
+        return _worth(self)
+
+
+def _worth(found: Evaluated | EvaluatedSite) -> float | None:
+    known = (getattr(found, name) for name in MEASURES)
+    return next((worth for worth in known if worth is not None), None)
 
 
 def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
@@ -212,19 +264,16 @@ def evaluated(found: Sequence[Mapping[str, Any]]) -> Evaluated | None:
     sites = tuple(_site(name, said) for name, said in last["sites"].items())
     return Evaluated(
         round=last["round"],
-        auc=last.get("auc"),
-        dice=last.get("dice"),
-        error=last.get("error"),
-        low=last.get("low"),
-        high=last.get("high"),
+        **{name: last.get(name) for name in (*MEASURES, "error", "low", "high")},
         classes=tuple(EvaluatedClass(**_tuples(one)) for one in last.get("classes", ())),
         structures=tuple(EvaluatedStructure(**_tuples(one)) for one in last.get("structures", ())),
+        queries=tuple(EvaluatedQueries(**_tuples(one)) for one in last.get("queries", ())),
         sites=sites,
         shared=_shared(sites),
         course={
             one["round"]: one[name]
             for one in found
-            for name in ("auc", "dice")
+            for name in MEASURES
             if name in one and (name == "auc" or not is_coarse(one["error"]))
         },
     )
@@ -240,7 +289,7 @@ def cautions(found: Evaluated | None) -> Iterator[str]:
     if found is None:
         return
     if is_coarse(found.error):
-        name = "AUC" if found.auc is not None else "Dice"
+        name = next(said for key, said in MEASURES.items() if getattr(found, key) is not None)
         yield (
             f"The pooled {name} may be off by {found.error:.2f}: cells hold too few scores "
             "apart from each other. Either patients are few, or the model scores all images "
@@ -284,12 +333,8 @@ def _site(name: str, said: Mapping[str, Any]) -> EvaluatedSite:
     return EvaluatedSite(site=name, **said)
 
 
-def _worth(site: EvaluatedSite) -> float | None:
-    return site.auc if site.auc is not None else site.dice
-
-
 def _shared(sites: Sequence[EvaluatedSite]) -> SharedOut | None:
-    known = ((site.site, _worth(site)) for site in sites if not is_coarse(site.error))
+    known = ((site.site, site.worth) for site in sites if not is_coarse(site.error))
     found = fairness({site: worth for site, worth in known if worth is not None})
     if found is None:
         return None
@@ -310,27 +355,31 @@ def shown(
 
 
 def curves(found: Evaluated | None) -> str:
-    """Return ROC and reliability curves as SVG; empty where there are none."""
+    """Return ROC curves, and reliability curves of probabilities, as SVG; empty without any."""
     if found is None or not found.classes:
         return ""
     shown = found.classes[:DRAWN]
+    likely = any(one.confidence for one in shown)
 
     def paint(canvas: Any) -> None:
-        left, right = canvas.subplots(1, 2)
+        left, *right = canvas.subplots(1, 1 + likely, squeeze=False)[0]
         for one, colour in zip(shown, HUES, strict=False):
             left.plot(one.false_alarms, one.sensitivity, color=colour, label=one.name)
-            right.plot(*_known(one), "o-", color=colour, markersize=3)
-        for axes, title in ((left, "ROC"), (right, "reliability")):
+            for axes in right:
+                axes.plot(*_known(one), "o-", color=colour, markersize=3)
+        for axes, title in zip((left, *right), ("ROC", "reliability"), strict=False):
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
             axes.set_title(title)
         left.set_xlabel("share of others that score as high")
         left.set_ylabel("share of the class that does")
-        right.set_xlabel("mean score")
-        right.set_ylabel("share of the class")
+        for axes in right:
+            axes.set_xlabel("mean score")
+            axes.set_ylabel("share of the class")
         left.legend()
 
     said = ", ".join(f"{one.name} {number(one.auc, 3)}" for one in shown)
-    return draw("evaluation", f"ROC and reliability curves; area: {said}", (8.0, 3.4), paint)
+    what, width = ("ROC and reliability", 8.0) if likely else ("ROC", 4.0)
+    return draw("evaluation", f"{what} curves; area: {said}", (width, 3.4), paint)
 
 
 def _known(one: EvaluatedClass) -> tuple[list[float], list[float]]:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AwareDatetime, Field
 
+from confrere_common.judged import SCORED
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
-from confrere_deploy.report.pooled import Evaluated, curves, shown
+from confrere_deploy.report.pooled import MEASURES, Evaluated, curves, shown
 from confrere_deploy.report.schema import (
     Cost,
     Data,
@@ -182,6 +183,8 @@ def page(report: TunedReport) -> str:
         style=style(),
         rows=_rows(report),
         shown=shown,
+        measure=SCORED.get(report.task, "auc"),
+        measures=MEASURES,
         verdicts=_verdicts(report),
         drawings={
             "arms": _arms(report),

@@ -26,17 +26,20 @@ def counted(lecture: Lecture, arm: Arm) -> Evaluated | None:
     if evaluation_of(lecture.run) is None or len(lecture.sites) < 2:
         return None
     where = lecture.test_sites[np.searchsorted(lecture.test, arm.asked)]
-    said = {site: _said(lecture, arm, arm.asked[where == site]) for site in lecture.sites}
+    said = {site: _said(lecture, arm, site, arm.asked[where == site]) for site in lecture.sites}
     return evaluated([{"round": max(arm.best, 1), **put_together(said, lecture.run)}])
 
 
-def _said(lecture: Lecture, arm: Arm, rows: Rows) -> Mapping[str, Any] | str:
-    """Return what a site says of its own test images, read as the server reads it."""
+def _said(lecture: Lecture, arm: Arm, site: str, rows: Rows) -> Mapping[str, Any] | str:
+    """Return what a site says of its own test images, read as the server reads it.
+
+    Where images are compared with others, that is with the site's own alone.
+    """
     asked = evaluation_of(lecture.run)
     if asked is None or not len(rows):
         return sentence_of("nothing-to-score")
     places = np.searchsorted(arm.asked, rows)
-    answers = {name: values[places] for name, values in arm.answers.items()}
+    whole = {name: values[places] for name, values in arm.answers.items()}
     exam = Exam(
         run=lecture.run,
         images=lecture.images,
@@ -44,5 +47,5 @@ def _said(lecture: Lecture, arm: Arm, rows: Rows) -> Mapping[str, Any] | str:
         asked=rows,
         device=choose_device(lecture.run.train.device),
     )
-    text = told(answers, exam, smallest=asked.min_cell)
+    text = told(arm.own.get(site, whole), exam, smallest=asked.min_cell)
     return read_evaluation(text, len(lecture.finetune.classes or ()), asked.min_cell)

@@ -24,6 +24,7 @@ from confrere_client.state import Keepsake
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, DataError
 from confrere_common.finetune import Finetune
+from confrere_common.judged import evaluation_of
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, task_of
 from confrere_common.task import TASKS, FineTask
@@ -101,6 +102,10 @@ class Arm:
     bytes_down: int
     weights: Weights = field(default_factory=dict)
     """Shared weights of the best round."""
+
+    own: Mapping[str, Answers] = field(default_factory=dict)
+    """Site -> what it counts, of answers that hang on the images it learned from: as a hospital
+    knows no other's, beside its own alone."""
 
 
 def must_finetune(run: Run) -> Finetune:
@@ -244,7 +249,7 @@ class Studio:
             return self._floor(name, seed)
         jobs = {"centralised": arms.centralised_job, "scratch": arms.scratch_job}
         job = jobs.get(name, arms.federated_job)(self.training, seed)
-        return self._carried(job, self.lecture.test, tuple(job.sites))
+        return self._carried(job, self.lecture.test)
 
     def _alone(self, seed: int) -> Arm:
         """Return each site's own model's answers for its own test images."""
@@ -253,7 +258,7 @@ class Studio:
             (site,) = job.sites
             ours = self.lecture.test[self.lecture.test_sites == site]
             if len(ours):
-                found.append(self._carried(job, ours, (site,)))
+                found.append(self._carried(job, ours))
         return joined(found)
 
     def _floor(self, name: str, seed: int) -> Arm:
@@ -273,7 +278,7 @@ class Studio:
             seconds=0.0, bytes_up=0, bytes_down=0,
         )  # fmt: skip
 
-    def _carried(self, job: Job, asked: Rows, sites: Sequence[str]) -> Arm:
+    def _carried(self, job: Job, asked: Rows) -> Arm:
         run = job.run
         private = run.privacy is not None  # choosing a round would look at patients once more
         local = must_finetune(run).head == "local"
@@ -286,7 +291,10 @@ class Studio:
         engine = self.training.engine if len(job.sites) > 1 else self.training.alone
         last = arms.carried(engine, replace(job, enough=course.enough))
         weights = course.chosen(last)
-        answers, rows = self._answers(job, weights, asked, sites, last.round)
+        answers, rows = self._answers(job, weights, asked, last.round)
+        compares = TASKS.member(must_finetune(run).task.name).compares
+        counted = compares and evaluation_of(run) is not None and len(job.sites) > 1
+        own = self._by_site(job, weights, asked, last.round, counted=True) if counted else {}
         return Arm(
             answers=answers,
             asked=rows,
@@ -298,6 +306,7 @@ class Studio:
             bytes_up=sum(record.bytes_up for record in last.records),
             bytes_down=sum(record.bytes_down for record in last.records),
             weights=weights,
+            own={site: found for site, (found, _) in own.items()},
         )
 
     def _examined(self, job: Job, weights: Weights, *, skip: bool) -> float:
@@ -306,20 +315,25 @@ class Studio:
         exam = self._exam(job, self.lecture.val)
         return score(self.judge, self.judge.answers(self._model(job, weights), exam), exam)
 
-    def _answers(
-        self, job: Job, weights: Weights, asked: Rows, sites: Sequence[str], round: int
-    ) -> tuple[Answers, Rows]:
+    def _answers(self, job: Job, weights: Weights, asked: Rows, round: int) -> tuple[Answers, Rows]:
         if must_finetune(job.run).head == "shared":
             exam = self._exam(job, asked)
             return self.judge.answers(self._model(job, weights), exam), asked
-        parts = []
-        for site in sites:
-            ours = asked[self.lecture.test_sites[np.searchsorted(self.lecture.test, asked)] == site]
+        return stacked(list(self._by_site(job, weights, asked, round).values()))
+
+    def _by_site(
+        self, job: Job, weights: Weights, asked: Rows, round: int, *, counted: bool = False
+    ) -> Mapping[str, tuple[Answers, Rows]]:
+        """Return what each site answers for its own test images, which are named with it."""
+        where = self.lecture.test_sites[np.searchsorted(self.lecture.test, asked)]
+        found = {}
+        for site, learned in job.sites.items():
+            ours, local = asked[where == site], must_finetune(job.run).head == "local"
             if len(ours):
-                whole = {**weights, **own_weights(job, site, round)}
-                exam = self._exam(job, ours, job.sites[site])
-                parts.append((self.judge.answers(self._model(job, whole), exam), ours))
-        return stacked(parts)
+                whole = {**weights, **(own_weights(job, site, round) if local else {})}
+                exam = replace(self._exam(job, ours, learned), counted=counted)
+                found[site] = self.judge.answers(self._model(job, whole), exam), ours
+        return found
 
     def _exam(self, job: Job, asked: Rows, learned: Rows | None = None) -> Exam:
         every = np.sort(np.concatenate(list(job.sites.values())))

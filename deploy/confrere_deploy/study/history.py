@@ -47,7 +47,7 @@ def alarm_warnings(rounds: Sequence[schema.Round]) -> Iterator[str]:
     last = max((r.round for r in rounds), default=0)
     for item in rounds:
         for site in item.sites if item.round == last else ():
-            for alarm in (*(site.alarms or ()), *misfits(site.metrics.get("upright"), site.images)):
+            for alarm in (*(site.alarms or ()), *misfits(site.metrics, site.images)):
                 yield f"Seed {item.seed}, site '{site.site}', last round: {alarm}"
 
 

@@ -218,7 +218,8 @@ def _rule(found: list[Gap]) -> Iterator[Advice]:
     else:
         said = (
             f"{_measures(len(found))} sites far apart: their updates may pull apart, the more "
-            "the longer they train alone. Train about one epoch a round, and hold 'ldawa_norm' "
-            "against 'mean' in a simulation before the federation begins."
+            "the longer they train alone. By a rule of thumb that we did not measure, train about "
+            "one epoch a round; hold 'ldawa_norm' against 'mean' in a simulation before the "
+            "federation begins."
         )
     yield Advice(subject="federation.rule", text=said)

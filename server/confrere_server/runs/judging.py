@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from confrere_common.config import Run
 from confrere_common.errors import ExchangeError
 from confrere_common.exchange import Answer, Refusal, Task
-from confrere_common.judged import evaluation_of, read_evaluation
+from confrere_common.finetune import Finetune
+from confrere_common.judged import SCORED, evaluation_of, read_evaluation
 from confrere_common.model import task_of
 from confrere_common.storage import atomic_write
 from confrere_server import grading, pooling
@@ -69,21 +70,34 @@ def heard_of(run: Run, sites: Mapping[str, int], answers: Iterable[Answer]) -> d
         try:
             classes = len(task.classes or ())
             told = read_evaluation(answer.description, classes, asked.min_cell)
-            said[answer.site] = within(told, sites[answer.site])
+            _must_suit(told, task)
+            apart = SCORED[task.task.name] == "precision"
+            said[answer.site] = within(told, sites[answer.site], apart=apart)
         except ExchangeError as fault:
             said[answer.site] = f"its evaluation was left out: {fault}"
     return said
 
 
-def within(told: Mapping[str, Any], enrolled: int) -> dict[str, Any]:
+def _must_suit(told: Mapping[str, Any], task: Finetune) -> None:
+    """Raise ExchangeError for counts that no site makes of this task: they would be pooled too."""
+    odd = {one["kind"] for one in told["tallies"]} - {task.normal}
+    if task.normal is not None and odd:
+        raise ExchangeError("it tells of another class than the normal one.")
+    if SCORED[task.task.name] == "precision" and any(one["negatives"] for one in told["tallies"]):
+        raise ExchangeError("it tells of searches for a class by images of others.")
+
+
+def within(told: Mapping[str, Any], enrolled: int, *, apart: bool = False) -> dict[str, Any]:
     """Return an answer, marked with ``enrolled`` where it counts more images than that.
+
+    *apart*: tallies are of different images; else all are of the same ones.
 
     A part 'test' may be larger than what a site trains on, which is what it enrolled with. But a
     count is its word alone, and a huge one would be all that a pooled figure tells: ExchangeError
     for more than MANY times as many.
     """
     sums = [sum(n for side in SIDES for *_, n in tally[side]) for tally in told["tallies"]]
-    images = max(sums, default=0)
+    images = sum(sums) if apart else max(sums, default=0)
     if images > MANY * enrolled:
         raise ExchangeError(
             f"it tells of {images} images and enrolled with {enrolled}; at most {MANY} times as "
@@ -118,8 +132,8 @@ def summed(folder: Path, run: Run) -> list[dict[str, Any]]:
 def put_together(said: Mapping[str, Said], run: Run) -> dict[str, Any]:
     """Return what sites said of one model, and what that comes to, as plain values for a report."""
     task = task_of(run)
-    segmenting = task is not None and task.task.name == "segmentation"
-    return grading.together(said, run) if segmenting else pooling.together(said, run)
+    areas = task is None or SCORED[task.task.name] == "auc"
+    return pooling.together(said, run) if areas else grading.together(said, run)
 
 
 def _path(folder: Path, round: int) -> Path:

@@ -1,6 +1,8 @@
 """A model is scored in a hospital's worker: counts of enough patients lie leave, or none."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,16 @@ from scored import asking, errand, lent, paint, site_with_scans, told
 from confrere_client.daemon.errand import Errand
 from confrere_client.daemon.lessons import NOTE, shelf
 from confrere_client.daemon.outbox import Outbox
+from confrere_client.finetune.judge import Exam, judge_of
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
 from confrere_common.exchange import Update
 from confrere_common.judged import read_evaluation
+from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
+from confrere_common.model import build_model
+from confrere_common.task import FineTask
+from confrere_server.grading import graded
 
 CLASSES = 2
 
@@ -99,6 +106,131 @@ def test_of_a_detection_the_surest_box_of_enough_patients_is_told(site: SiteFold
     assert min(n for *_, n in cells) >= 10
 
 
+NORMAL: dict[str, Any] = {"name": "anomaly", "normal": "a", "bottleneck": 8}
+
+
+@pytest.mark.parametrize("score", ["foretold", "unusual", "knn", "mahalanobis"])
+def test_of_anomalies_it_is_told_how_normal_enough_patients_look(
+    site: SiteFolder, score: str
+) -> None:
+    asked = errand(site, asking(task={**NORMAL, "score": score}))
+
+    told(site, asked)
+
+    (one,) = read_evaluation(kept(site, asked).description, CLASSES, 10)["tallies"]
+    assert one["kind"] == 0
+    assert [sum(n for *_, n in one[side]) for side in ("positives", "negatives")] == [15, 15]
+
+
+def test_of_searches_each_class_of_enough_patients_is_told(site: SiteFolder) -> None:
+    site.policy.write_text("{min_images: 4, min_cell: 2}")
+    run = asking(task={"name": "retrieval", "out": 8}, evaluation={"min_cell": 2})
+    asked = errand(site, run)
+
+    told(site, asked)
+
+    tallies = read_evaluation(kept(site, asked).description, CLASSES, 2)["tallies"]
+    assert [one["kind"] for one in tallies] == [0, 1]
+    assert [sum(n for *_, n in one["positives"]) for one in tallies] == [15, 15]
+    exact = searched(site, run)
+    for one in tallies:
+        found = graded([tuple(cell) for cell in one["positives"]])
+        assert found is not None
+        assert found.low <= exact[one["kind"]] <= found.high
+
+
+def test_who_is_held_out_is_not_searched_either(site: SiteFolder) -> None:
+    """Their images look like the other class's that were learned from, and like each other."""
+    run = asking(task={"name": "retrieval", "out": 8})
+    held, looks = lent(site, run).held, np.arange(120) % 2
+    (site.runs / "run-1" / NOTE).unlink()
+    looks[held] = 1 - looks[held]
+    pixels = np.random.default_rng(0).integers(0, 30, (120, 16, 16))
+    pixels[looks == 0, :8] += 200
+    pixels[looks == 1, :, :8] += 200
+    paint(site.folder / "scans.npz", train_images=pixels.astype(np.uint8))
+    shelf.cache_clear()
+    asked = errand(site, run)
+
+    told(site, asked)
+
+    for one in read_evaluation(kept(site, asked).description, CLASSES, 10)["tallies"]:
+        found = graded([tuple(cell) for cell in one["positives"]])
+        assert found is not None
+        assert found.high < 0.1
+
+
+def searched(site: SiteFolder, run: Run) -> list[float]:
+    """Return the mean P@5 of each class of who is held out, among all others."""
+    shown, model = lent(site, run), build_model(run, seed=0)
+    assert isinstance(model, FineTask)
+    free = np.setdiff1d(np.arange(len(shown.images)), shown.held)
+    exam = Exam(
+        run=run, images=shown.images, learned=free, asked=shown.held, device=torch.device("cpu")
+    )
+    values = judge_of(run).answers(model.eval(), exam)["P@5"]
+    labels = shown.images.catalog.labels[shown.held]
+    return [float(values[labels == kind].mean()) for kind in range(CLASSES)]
+
+
+@pytest.mark.parametrize("task", [NORMAL, {"name": "retrieval", "out": 8}])
+def test_a_part_test_lies_beside_what_was_learned_from(
+    site: SiteFolder, task: dict[str, Any]
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 255, (24, 16, 16), dtype=np.uint8)
+    more = {"test_images": pixels, "test_labels": np.array(["b", "a"] * 12)}
+    paint(site.folder / "scans.npz", **more)
+    asked = errand(site, asking(task=task))
+
+    said = told(site, asked)
+
+    assert said == {"errand": asked.key, "done": True}
+    assert sum(counts(kept(site, asked))) == 24  # though patients of both are numbered from 0
+
+
+def test_a_source_with_a_patient_in_both_of_its_parts_is_not_scored(site: SiteFolder) -> None:
+    more = {
+        "test_images": np.zeros((24, 16, 16), np.uint8),
+        "test_labels": np.array(["a", "b"] * 12),
+        "test_patients": np.array([f"p{n}" for n in range(24)]),
+        "train_patients": np.array([f"p{n + 23}" for n in range(120)]),
+    }
+    paint(site.folder / "scans.npz", **more)
+
+    said = told(site, errand(site, asking(task={"name": "retrieval", "out": 8})))
+
+    assert "done" not in said
+
+
+def test_a_site_without_a_normal_image_has_nothing_to_compare_with(site: SiteFolder) -> None:
+    pixels = np.random.default_rng(5).integers(0, 255, (24, 16, 16), dtype=np.uint8)
+    np.savez(
+        site.folder / "scans.npz", train_images=pixels, train_labels=np.array(["b"] * 24),
+        test_images=pixels, test_labels=np.array(["a", "b"] * 12),
+    )  # fmt: skip
+
+    said = told(site, errand(site, asking(task=NORMAL)))
+
+    assert said["refused"] == "nothing-to-score"
+
+
+@pytest.mark.parametrize(
+    ("smallest", "task", "held"),
+    [
+        (15, NORMAL, 30),
+        (16, NORMAL, 0),
+        (15, {"name": "retrieval"}, 30),
+        (16, {"name": "retrieval"}, 0),
+    ],
+)
+def test_nobody_is_held_out_of_anomalies_or_searches_who_could_not_be_told_of(
+    site: SiteFolder, smallest: int, task: dict[str, Any], held: int
+) -> None:
+    run = asking(task=task, evaluation={"min_cell": smallest})
+
+    assert len(lent(site, run).held) == held
+
+
 def test_the_hospital_s_own_limit_holds_whatever_the_run_says(site: SiteFolder) -> None:
     site.policy.write_text("{min_images: 4, min_cell: 14}")
     asked = errand(site, asking(evaluation={"min_cell": 2}))
@@ -156,6 +288,44 @@ def test_nobody_who_is_scored_was_learned_from(site: SiteFolder) -> None:
 
     assert set(found.asked) == set(found.held)
     assert len(found.held) == 30
+
+
+@pytest.fixture
+def only_tests(site: SiteFolder) -> SiteFolder:
+    """Return a site all of whose images are marked 'test'."""
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 16, 16), dtype=np.uint8)
+    labels = np.array(["a", "b"])[np.arange(60) % 2]
+    np.savez(site.folder / "tests.npz", test_images=pixels, test_labels=labels)
+    made = add(
+        site.folder, "ward", site.folder / "tests.npz", one_image_per_patient=True, replace=True
+    )
+    assert (made.images, made.only_scored) == (60, True)
+    return site
+
+
+def test_a_site_that_has_test_images_alone_scores_all_of_them(only_tests: SiteFolder) -> None:
+    asked = errand(only_tests, asking())
+
+    told(only_tests, asked)
+
+    assert kept(only_tests, asked).images == 60
+    assert sum(counts(kept(only_tests, asked))) == 60
+
+
+def test_a_site_that_has_test_images_alone_trains_nothing(only_tests: SiteFolder) -> None:
+    alone = {"stage": "pretrain", "method": {"name": "simclr", "hidden": 16, "out": 8}}
+    plain = {**json.loads(dump(asking())), **alone}
+
+    for run in (asking(), parse_run(plain, COMMON_FAMILIES)):
+        shelf.cache_clear()
+        said = told(only_tests, errand(only_tests, run, round=1, evaluate=False))
+        assert said["refused"] == "no-labels"
+
+
+def test_no_search_is_scored_where_nothing_was_learned_from(only_tests: SiteFolder) -> None:
+    run = asking(task={"name": "retrieval", "out": 8})
+
+    assert told(only_tests, errand(only_tests, run))["refused"] == "nothing-to-score"
 
 
 @pytest.mark.parametrize("line", ["min_cell: 16", "evaluation: false"])

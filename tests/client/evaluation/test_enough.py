@@ -5,7 +5,8 @@ has more than the smaller."
 
 import numpy as np
 import pytest
-from exams import boxed_exam, exam
+from exams import boxed_exam, compared_exam, exam
+from tiny_runs import tuning
 
 from confrere_client.evaluation.enough import scorable, told_whole
 from confrere_client.finetune.judge import Exam
@@ -75,3 +76,23 @@ def test_boxes_count_where_enough_have_them_and_lack_them() -> None:
     assert counted(asked, 10) == list(range(21))
     assert counted(asked, 11) == []
     assert counted(boxed_exam(drawn[:11], list(range(11)), ["cell"]), 10) == []  # none lacks them
+
+
+def test_images_count_where_enough_are_normal_and_enough_are_not() -> None:
+    run = tuning("anomaly", knobs={"normal": "a"})
+    test = [("a", n) for n in range(11)] + [("bc"[n % 2], 20 + n) for n in range(10)]
+    asked = compared_exam(run, [("a", 99), ("b", 98)], test)
+
+    assert counted(asked, 10) == asked.asked.tolist()  # of b and c together
+    assert counted(asked, 11) == []
+    assert counted(compared_exam(run, [("b", 99)], test), 10) == []  # none is normal but these
+
+
+def test_searches_count_class_by_class_where_something_of_it_is_left_to_find() -> None:
+    run = tuning("retrieval")
+    test = [("a", n) for n in range(11)] + [("b", 20 + n) for n in range(10)] + [("c", 40)] * 3
+    both, one = (compared_exam(run, left, test) for left in ([("a", 98), ("b", 99)], [("b", 99)]))
+
+    assert counted(both, 10) == both.asked[:21].tolist()
+    assert counted(both, 11) == both.asked[:11].tolist()
+    assert counted(one, 10) == one.asked[11:21].tolist()

@@ -1,17 +1,20 @@
 """``federated.told``: "Guarantee: that of ``shared.answer`` for exclusive classes; findings and
 structures are told of whole, and only as ``enough.told_whole`` allows: each count is of *smallest*
 patients at least, all add up to the same images, and so does what the side of one has more than
-that of another that lies within it."
+that of another that lies within it. What is normal is told of as one finding. Of searches, held-out
+images of a class of fewer patients change nothing that leaves, and those of a class that are left
+out, as they have nothing to find, are of nobody or of *smallest* patients at least."
 """
 
 from itertools import product
 
 import numpy as np
 import pytest
-from exams import boxed_exam, exam
+from exams import boxed_exam, compared_exam, exam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
+from tiny_runs import tuning
 
 from confrere_client.evaluation.federated import told
 from confrere_client.finetune.judge import Answers
@@ -88,6 +91,92 @@ def test_every_count_of_surest_boxes_is_of_enough_patients(seed: int, smallest: 
                 inside = side & (first <= step_of(sure)) & (step_of(sure) < after)
                 assert images == inside.sum()
                 assert len(np.unique(patients[inside])) >= smallest
+
+
+NORMAL = tuning("anomaly", knobs={"normal": "b"})
+SEARCHED = tuning("retrieval")
+
+
+@given(seed=st.integers(0, 200), smallest=st.integers(2, 12))
+@settings(deadline=None, max_examples=25)
+def test_of_how_normal_images_look_one_tally_is_told(seed: int, smallest: int) -> None:
+    generator = np.random.default_rng(seed)
+    known = [("abc"[generator.integers(3)], int(generator.integers(45))) for _ in range(90)]
+    asked, scores = compared_exam(NORMAL, [], known), generator.random(90)
+
+    text = told({"normality_N": scores}, asked, smallest=smallest)
+
+    (one,) = read_evaluation(text, 3, smallest)["tallies"]
+    assert one["kind"] == 1
+    patients, step_N = np.array([patient for _, patient in known]), step_of(scores)
+    normal_N = np.array([label == "b" for label, _ in known])
+    for cells, side in ((one["positives"], normal_N), (one["negatives"], ~normal_N)):
+        assert sum(n for *_, n in cells) == side.sum()
+        for first, after, images in cells:
+            inside = side & (first <= step_N) & (step_N < after)
+            assert images == inside.sum()
+            assert len(np.unique(patients[inside])) >= smallest
+
+
+@pytest.mark.parametrize(("normal", "other"), [(9, 31), (31, 9), (40, 0), (0, 40)])
+def test_where_few_are_normal_or_few_are_not_nothing_is_told(normal: int, other: int) -> None:
+    asked = compared_exam(NORMAL, [], [("b" if n < normal else "a", n) for n in range(40)])
+
+    text = told({"normality_N": np.linspace(0, 1, normal + other)}, asked, smallest=10)
+
+    assert read_evaluation(text, 3, 10)["tallies"] == []
+
+
+@given(seed=st.integers(0, 10**6), smallest=st.integers(2, 12), lost=st.floats(0, 0.6))
+@settings(deadline=None, max_examples=60)
+def test_no_search_that_finds_nothing_is_given_away_by_those_that_do(
+    seed: int, smallest: int, lost: float
+) -> None:
+    """Guarantee: "those of a class that are left out, as they have nothing to find, are of nobody
+    or of *smallest* patients at least".
+    """
+    generator = np.random.default_rng(seed)
+    known = [("abc"[generator.integers(3)], int(generator.integers(60))) for _ in range(90)]
+    found = generator.integers(0, 6, 90) / 5
+    found[generator.random(90) < lost] = np.nan
+    asked = compared_exam(SEARCHED, [], known)
+
+    text = told({"P@5": found}, asked, smallest=smallest)
+
+    patients, labels = np.array([p for _, p in known]), np.array([label for label, _ in known])
+    for one in read_evaluation(text, 3, smallest)["tallies"]:
+        mine, kept = labels == "abc"[one["kind"]], ~np.isnan(found)
+        assert sum(n for *_, n in one["positives"]) == (mine & kept).sum()
+        assert one["negatives"] == []
+        assert len(np.unique(patients[mine & ~kept])) not in range(1, smallest)
+        for first, after, images in one["positives"]:
+            inside = mine & kept & (first <= step_of(found)) & (step_of(found) < after)
+            assert images == inside.sum()
+            assert len(np.unique(patients[inside])) >= smallest
+
+
+@pytest.mark.parametrize(
+    ("lost", "kinds"), [(0, [0, 1]), (9, [1]), (10, [0, 1]), (21, [1]), (30, [1])]
+)
+def test_a_class_of_which_a_few_find_nothing_is_not_told_of(lost: int, kinds: list[int]) -> None:
+    known = [("a" if n < 30 else "b", n) for n in range(60)]
+    found = np.full(60, 0.4)
+    found[:lost] = np.nan
+
+    text = told({"P@5": found}, compared_exam(SEARCHED, [], known), smallest=10)
+
+    assert [one["kind"] for one in read_evaluation(text, 3, 10)["tallies"]] == kinds
+
+
+def test_held_out_images_of_a_class_of_few_patients_change_nothing_that_leaves() -> None:
+    known = [("ab"[n % 2], n) for n in range(40)] + [("c", 40 + n) for n in range(9)]
+    found = np.random.default_rng(0).integers(0, 6, 49) / 5
+
+    whole = told({"P@5": found}, compared_exam(SEARCHED, [], known), smallest=10)
+    without = told({"P@5": found[:40]}, compared_exam(SEARCHED, [], known[:40]), smallest=10)
+
+    assert whole == without
+    assert len(read_evaluation(whole, 3, 10)["tallies"]) == 2
 
 
 @pytest.mark.parametrize("few", [slice(None, 9), slice(9, None)])

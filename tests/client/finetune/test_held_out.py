@@ -1,5 +1,6 @@
 """Who a hospital holds out of a fine-tuning: some patients of each class, whole, and the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from confrere_client.data.masks import Masks
 from confrere_client.finetune.held_out import held_out
 from confrere_client.finetune.lesson import site_lesson
 from confrere_client.source import Record
+from confrere_common.privacy.settings import Privacy
 
 RUN = tuning(classes=["a", "b"])
 
@@ -91,6 +93,9 @@ def test_who_else_is_there_moves_hardly_anybody() -> None:
     assert len(one - two) <= 1
 
 
-@pytest.mark.parametrize("run", [tuning(evaluation=None), tuning("retrieval")])
+PRIVATE = replace(tuning(missing="keep"), privacy=Privacy(epsilon=8.0, delta=1e-5))
+
+
+@pytest.mark.parametrize("run", [tuning(evaluation=None), PRIVATE])
 def test_where_nothing_is_scored_nobody_is_held_out(run: object) -> None:
     assert len(held_out(run, images_of(["a"] * 9, list(range(9))))) == 0  # type: ignore[arg-type]

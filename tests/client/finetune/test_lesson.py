@@ -168,6 +168,14 @@ def test_what_is_normal_teaches_alone_but_all_serve_to_judge() -> None:
     assert taught(images, rows, finetune, 0, judging=True).tolist() == [0, 1, 2]
 
 
+def test_at_a_site_without_a_normal_image_nothing_else_passes_for_normal() -> None:
+    task = Named(name="anomaly", knobs={"normal": "a"})
+    finetune = Finetune(task=task, classes=("a", "b", "c"))
+
+    for labels in (["b", "b", "c"], ["", "", ""]):
+        assert taught(images_of(labels), np.arange(3), finetune, 0).tolist() == []
+
+
 def test_a_class_that_the_run_does_not_name_is_told_before_any_round(tmp_path: Path) -> None:
     masks = [np.zeros((8, 8), np.uint8) for _ in range(40)]
     masks[-1][0, 0] = 3

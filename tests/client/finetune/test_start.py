@@ -68,6 +68,21 @@ def test_a_segmentation_starts_from_an_earlier_one(tmp_path: Path) -> None:
     assert not any(".out." in name for name in warm)
 
 
+def test_an_anomaly_starts_from_what_heteroae_foretells_with(tmp_path: Path) -> None:
+    path, trained = released(tiny_run("heteroae"), tmp_path)
+    knobs = {"normal": "a", "bottleneck": 8}
+
+    run, warm = with_start(
+        tuning("anomaly", knobs=knobs, start=str(path), start_decoder=True), tmp_path
+    )
+
+    assert warm.keys() == shared_weights(build_model(run, seed=0)).keys()
+    for name, tensor in warm.items():
+        assert torch.equal(tensor, trained[name.removeprefix("head.")])
+    with pytest.raises(ConfigError, match=r"another width or kind .* 'decoder.*' is .* nothing"):
+        with_start(segmenting(path), tmp_path)
+
+
 def test_a_decoder_is_taken_over_only_when_asked(tmp_path: Path) -> None:
     path, _ = released(tiny_run("medsass"), tmp_path)
 

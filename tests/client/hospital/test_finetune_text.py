@@ -75,6 +75,17 @@ def test_of_a_detection_the_surest_box_is_named_and_what_is_withheld() -> None:
     assert "nothing of a class that fewer have, or lack" in rows["leaves, of scores"]
 
 
+def test_of_anomalies_and_searches_it_is_named_what_images_are_compared_with() -> None:
+    odd = rows_of(on_site(tuning("anomaly", knobs={"normal": "a"})))
+    search = rows_of(on_site(tuning("retrieval")))
+
+    assert "look how normal beside yours that were learned from" in odd["leaves, of scores"]
+    assert "nothing where fewer are normal, or are not" in odd["leaves, of scores"]
+    assert "P@5), among yours that were learned from" in search["leaves, of scores"]
+    assert "nothing of" not in search["leaves, of scores"]
+    assert "25% of each class's patients" in search["held out"]
+
+
 def test_of_findings_it_is_named_what_is_withheld() -> None:
     several, single = (asking(knobs={"kind": kind}) for kind in ("multilabel", "multiclass"))
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_told_with_advice(site: Path, tmp_path: Path, pai
     (tmp_path / "note.docx").write_text("x")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "1.png").write_bytes(b"no picture")
-    made = table(tmp_path, paint, "path,split 1.png,test 2.png,val")
+    made = table(tmp_path, paint, "path,split 1.png,val 2.png,val")
 
     assert "there is nothing at" in fault(site, "a", tmp_path / "nowhere")
     assert "holds no image" in fault(site, "a", tmp_path / "empty")

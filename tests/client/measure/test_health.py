@@ -101,10 +101,18 @@ def test_an_untrained_encoder_raises_no_alarm(name, knobs):
 
 
 def test_turns_that_are_told_no_better_than_by_chance_are_a_misfit_of_the_method():
-    (sentence,) = health.misfits(0.04, 200)
+    (sentence,) = health.misfits({"upright": 0.04}, 200)
 
     assert sentence.startswith("upright is 0.04, under 0.15")
     assert sentence.endswith("Choose another method than rotation.")
-    assert health.misfits(0.5, 200) == ()
-    assert health.misfits(None, 200) == ()
-    assert health.misfits(0.0, health.FEWEST - 1) == ()
+    assert not list(health.misfits({"upright": 0.5}, 200))
+    assert not list(health.misfits({}, 200))
+    assert not list(health.misfits({"upright": 0.0}, health.FEWEST - 1))
+
+
+def test_masks_of_which_most_are_degenerate_are_a_misfit_of_the_method():
+    (sentence,) = health.misfits({"dropped": 0.75}, 200)
+
+    assert sentence.startswith("dropped is 0.75, above 0.5")
+    assert "method.polarity" in sentence
+    assert not list(health.misfits({"dropped": 0.4}, 200))

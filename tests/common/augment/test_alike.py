@@ -57,6 +57,29 @@ def test_changes_of_brightness_leave_maps_alone(channels: int) -> None:
     assert not torch.allclose(views.mean(1), same.mean(1))
 
 
+@pytest.mark.parametrize("size", [(32, 32), (16, 16, 16)], ids=str)
+def test_what_is_cut_away_is_no_structure_any_more(size: tuple[int, ...]) -> None:
+    images, maps = images_of(size) // 2 + 100, torch.ones(5, 2, *size)
+    plain, _, there = moved(images, maps, "mri", **STILL)
+
+    views, left, inside = moved(images, maps, "mri", **STILL, cavity_probability=1)
+
+    gone = (inside == 0) & (there > 0)
+    assert not left[gone.expand_as(left)].any()
+    assert gone.flatten(1).any(1).all()
+    change = (views - plain).abs().mean(1, keepdim=True)
+    assert change[gone].mean() > 20 * change[~gone].mean()  # its edge is soft
+
+
+def test_cavities_are_cut_into_as_many_views_as_asked() -> None:
+    images = images_of((32, 32)).repeat(40, 1, 1, 1) // 2 + 100
+    plain, _, _ = moved(images, images, "mri", **STILL)
+
+    some, _, _ = moved(images, images, "mri", **STILL, cavity_probability=0.3)
+
+    assert 0.2 < (some != plain).flatten(1).any(1).float().mean() < 0.4
+
+
 def test_the_views_are_those_that_are_made_without_maps() -> None:
     images = images_of((32, 32), 3)
     augment = augmentation(Augmentation(), channels=3, size=(32, 32))

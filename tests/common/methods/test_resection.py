@@ -65,13 +65,18 @@ def test_learns_to_find_cavities_it_has_not_seen() -> None:
 
 
 def test_a_parcellation_may_say_where_cavities_lie() -> None:
-    method = build()
-    left = torch.zeros(8, 1, 32, 32, dtype=torch.bool)
-    left[..., :16] = True
+    method, images = build(allowed="mask"), heads(8, (32, 32), 0)
+    left = torch.zeros(len(images), *images.shape[2:], dtype=torch.int64)
+    left[..., :16] = 3
+    left[0] = 0
 
-    method.allowed = lambda _: left
+    _, cavities = method.informed_views(
+        images, [left], lambda one, _: one, torch.Generator().manual_seed(0)
+    )
 
-    assert not views_of(method, 0)[1][..., 16:].any()
+    assert method.wants == ("mask",)
+    assert cavities.flatten(1).any(1).all()
+    assert not cavities[1:, ..., 16:].any()
 
 
 def test_knobs_reach_the_simulation() -> None:

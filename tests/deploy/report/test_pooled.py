@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tiny_runs import tuning
 
 from confrere_client.evaluation.shared import cells
+from confrere_common.config import Run
 from confrere_common.tally import STEPS, step_of
 from confrere_deploy.federation.federal_tuned import tuned_report
 from confrere_deploy.report.pooled import Evaluated, cautions, evaluated, shown
-from confrere_deploy.report.tuned import page
+from confrere_deploy.report.tuned import TunedReport, page
 from confrere_server.runs.judging import put_together
 from confrere_server.store import ServerState
 
@@ -28,16 +29,19 @@ def said(dice: list[float], alone: list[float] | None = None, **more: Any) -> di
     return {"classes": 1, "smallest": 10, "tallies": [{"kind": 0, **sides}], **more}
 
 
-def found(**sites: dict[str, Any]) -> Evaluated:
-    section = evaluated([{"round": 1, **put_together(sites, RUN)}])
+def found(run: Run = RUN, **sites: dict[str, Any]) -> Evaluated:
+    section = evaluated([{"round": 1, **put_together(sites, run)}])
     assert section is not None
     return section
 
 
-def page_of(**sites: dict[str, Any]) -> str:
-    told = [{"round": 1, **put_together(sites, RUN)}]
-    state = ServerState(round=1, weights={}, step={})
-    return page(tuned_report(RUN, "0" * 64, state, told))
+def report(run: Run, **sites: dict[str, Any]) -> TunedReport:
+    told = [{"round": 1, **put_together(sites, run)}]
+    return tuned_report(run, "0" * 64, ServerState(round=1, weights={}, step={}), told)
+
+
+def page_of(run: Run = RUN, **sites: dict[str, Any]) -> str:
+    return page(report(run, **sites))
 
 
 FINE = np.linspace(0.7, 0.95, 200).tolist()
@@ -103,6 +107,48 @@ def test_a_figure_is_shown_with_an_error_or_with_bounds(low: float, width: float
     assert (" to " in figure) == (width > 0.1) == (error == "")
     assert shown(0.5, width, None, None) == ("0.500", f"{width:.3f}")  # an area has no bounds
     assert shown(None, None, None, None) == ("", "")
+
+
+SEARCHED = tuning("retrieval", classes=["lung"])
+ODD = tuning("anomaly", knobs={"normal": "sound"}, classes=["sound"])
+PLAIN = tuning(classes=["sound"])
+
+
+def test_searches_are_told_as_p_at_5_and_never_as_dice() -> None:
+    fine, coarse = (page_of(SEARCHED, north=said(values)) for values in (FINE, COARSE))
+    section = found(SEARCHED, north=said(FINE), south=said(WORSE))
+
+    assert "pooled P@5 of searches, mean over classes, <strong>0.8" in fine
+    assert "pooled P@5 of searches, mean over classes, lies somewhere from <strong>0.00" in coarse
+    assert "<th>Class searched for</th><th>P@5</th>" in fine
+    assert "<tr><th>Site</th><th>P@5</th>" in fine
+    assert "Dice" not in fine + coarse
+    assert "structure" not in fine + coarse
+    assert section.worth == section.precision == section.course[1]
+    assert section.shared is not None
+    assert section.shared.worst == "south"
+    assert report(SEARCHED, north=said(FINE)).headline == "P@5"
+    (warned,) = cautions(found(SEARCHED, north=said(COARSE)))
+    assert warned.startswith("The pooled P@5 may be off by 0.")
+
+
+def test_where_no_class_was_told_of_the_measure_is_named_all_the_same() -> None:
+    text = page_of(SEARCHED, north=said([0.5] * 9) | {"tallies": []})
+
+    assert "no site told of searches by enough patients of any class" in text
+    assert "<tr><th>Site</th><th>P@5</th>" in text
+
+
+def test_how_normal_images_look_is_told_as_the_area_of_anomalies_without_calibration() -> None:
+    text, likely = (page_of(run, north=said(FINE, WORSE)) for run in (ODD, PLAIN))
+    (one,) = found(ODD, north=said(FINE, WORSE)).classes
+
+    assert "is the AUROC of anomalies" in text
+    assert "AUROC" not in likely
+    for word in ("Calibration error", "reliability"):
+        assert word in likely
+        assert word not in text
+    assert (one.name, one.calibration_error, one.confidence) == ("sound", None, ())
 
 
 def test_an_unresolved_cell_spans_the_grid() -> None:

@@ -26,6 +26,10 @@ from confrere_server.store import ServerState
 
 RUN = tuning(classes=["a", "b"], evaluation={"every": 1})
 
+ODD = tuning("anomaly", knobs={"normal": "b"}, classes=["a", "b"])
+
+SEARCHED = tuning("retrieval", classes=["a", "b"])
+
 MASKS = tuning("segmentation", knobs={"width": 4}, classes=["tumour", "oedema"])
 
 
@@ -93,6 +97,42 @@ def test_a_part_test_that_is_larger_than_what_is_trained_on_counts_whole_and_is_
     (site,) = put_together({"north": found}, RUN)["sites"].values()
     assert site["images"] == images
     assert ("enrolled" in site) == marked
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (ODD, "its evaluation was left out: it tells of another class than the normal one."),
+        (SEARCHED, "its evaluation was left out: it tells of searches for a class by images of "
+         "others."),
+    ],
+)  # fmt: skip
+def test_counts_that_no_site_makes_of_the_task_are_left_out(run: Run, said: str) -> None:
+    found = heard_of(run, {"north": 60}, [answer("north", of_one_tally(30))])
+
+    assert found["north"] == said
+
+
+def test_queries_of_all_classes_together_are_held_against_what_a_site_has() -> None:
+    each = [{"kind": k, "positives": [[0, 9, 200]], "negatives": []} for k in (0, 1)]
+    plain = {"classes": 2, "smallest": 10, "tallies": each}
+
+    few, many = (
+        heard_of(SEARCHED, {"north": enrolled}, [answer("north", plain)])["north"]
+        for enrolled in (39, 40)
+    )
+
+    assert str(few).startswith("its evaluation was left out: it tells of 400 images")
+    assert many == {**plain, "enrolled": 40}
+
+
+def test_how_normal_images_look_is_pooled_without_a_calibration() -> None:
+    found, likely = (put_together({"north": told()}, run) for run in (ODD, RUN))
+
+    (one,), (other,) = found["classes"], likely["classes"]
+    assert one["name"] == "b"
+    assert one["auc"] == other["auc"] == found["auc"] == pytest.approx(1.0)
+    assert other.keys() - one.keys() == {"calibration_error", "confidence", "frequency"}
 
 
 def test_a_site_that_enrolled_with_nothing_counts_for_nothing() -> None:
