@@ -79,9 +79,9 @@ class Finetune:
 
     start_decoder: bool = False
     """Whether segmentation also starts from the U-Net's way up that lies beside the encoder, where
-    its training made one (medsass, resection, maxtree, spark, an earlier segmentation), and anomaly
-    from what foretells maps (heteroae, an earlier anomaly); the head must be shared. Off: after a
-    pre-training, segmentation gained nothing by it in four comparisons of four."""
+    its training made one (medsass, resection, maxtree, spark, simmim with decoder: unet, an earlier
+    segmentation), and anomaly from what foretells maps (heteroae, an earlier anomaly); the head
+    must be shared. Off: segmentation gained nothing by it in four comparisons of four."""
 
     start_decoder_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the decoder's file, filled in when it is read; if given, the file must have it."""

@@ -3,7 +3,7 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), N blocks, M channels of a map.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch.nn.functional import gelu, interpolate
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
 from confrere_common.method import Augment, Method
+from confrere_common.parts.decoder import Decoder
 from confrere_common.parts.heads import Learned
 from confrere_common.parts.masking import (
     hidden_blocks,
@@ -48,13 +49,23 @@ class Simmim(Method):
         head: Annotated[int, Field(ge=1)] = 128
         """Channels in which the head joins maps."""
 
+        decoder: Literal["light", "unet"] = "light"
+        """What repaints: the head, which is thrown away, or a U-Net's way up, from which
+        segmentation may start (UNETR-like networks: https://arxiv.org/abs/2204.00631)."""
+
+        width: Annotated[int, Field(ge=2)] = 16
+        """Channels of the U-Net's way up at the input's size."""
+
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.block = _block(config, encoder.size)
         self.paint = Learned(encoder.channels, *(1,) * len(encoder.size))
-        self.head = _Head(config.head, encoder, self.block)
+        if config.decoder == "unet":
+            self.decoder = Decoder(encoder, encoder.channels, config.width)
+        else:
+            self.head = _Head(config.head, encoder, self.block)
 
     def views(
         self, images_BCZYX: Tensor, augment: Augment, generator: torch.Generator
@@ -73,7 +84,8 @@ class Simmim(Method):
     def repaint(self, images_BCZYX: Tensor, hidden_B1ZYX: Tensor) -> Tensor:
         """Return a guess of all images from what is not hidden of them."""
         painted_BCZYX = torch.where(hidden_B1ZYX, self.paint(images_BCZYX), images_BCZYX)
-        guesses_BCZYX: Tensor = self.head(self.encoder.maps(painted_BCZYX))
+        painter = self.decoder if self.config.decoder == "unet" else self.head
+        guesses_BCZYX: Tensor = painter(self.encoder.maps(painted_BCZYX))
         return guesses_BCZYX
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tiny_runs import tiny_run, tuning
 from confrere_client.finetune.start import with_start
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.family import Named
 from confrere_common.model import (
     build_model,
     decoder_weights,
@@ -45,9 +47,13 @@ def digest_of(run: Run) -> str | None:
     return task.start_decoder_digest
 
 
-@pytest.mark.parametrize("method", ["medsass", "resection", "maxtree", "spark"])
+@pytest.mark.parametrize("method", ["medsass", "resection", "maxtree", "spark", "simmim"])
 def test_segmentation_starts_from_the_decoder_too(method: str, tmp_path: Path) -> None:
-    path, trained = released(tiny_run(method), tmp_path)
+    run = tiny_run(method)
+    if method == "simmim":
+        knobs = {**run.method.knobs, "decoder": "unet", "width": 4}
+        run = replace(run, method=Named(name=method, knobs=knobs))
+    path, trained = released(run, tmp_path)
 
     run, warm = with_start(segmenting(path), tmp_path)
 

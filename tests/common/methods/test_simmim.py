@@ -41,15 +41,25 @@ def test_hides_the_asked_part_in_whole_blocks(ratio: float, blocks: int) -> None
     assert by_block.flatten(1).sum(1).tolist() == [blocks] * 3
 
 
+@pytest.mark.parametrize("decoder", ["light", "unet"])
 @pytest.mark.parametrize("kind", KNOBS)
-def test_hidden_voxels_are_not_seen(kind: str) -> None:
-    simmim = build(kind)
+def test_hidden_voxels_are_not_seen(kind: str, decoder: str) -> None:
+    simmim = build(kind, decoder=decoder, width=4)
     images, hidden = views_of(simmim)
 
     before = simmim.repaint(images, hidden)
     after = simmim.repaint(torch.where(hidden, torch.randn_like(images), images), hidden)
 
     assert torch.equal(before, after)
+
+
+def test_the_way_up_of_a_unet_learns_in_place_of_the_light_head() -> None:
+    simmim = build(decoder="unet", width=4)
+
+    simmim.losses(*views_of(simmim)).mean().backward()
+
+    assert not hasattr(simmim, "head")
+    assert all(p.grad is not None and p.grad.any() for p in simmim.decoder.parameters())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
