@@ -101,9 +101,9 @@ def test_a_segmentation_learns_from_crops_and_answers_for_whole_volumes(
 
     figures = report_in(tmp_path / "out")["arms"]["tuned"]["figures"]
     assert figures["dice"]["mean"] > 0.4
-    # Millimetres: the balls are at most 8 mm wide, the volumes' diagonals 27 to 40.
-    assert 0 <= figures["hd95 mm"]["mean"] < 27
-    assert figures["hd95 mm"]["mean"] > figures["hd95 over diagonal"]["mean"] * 27 - 1e-6
+    # Millimetres: the balls are at most 8 mm wide, the volumes' diagonals 27 to 39.
+    assert 0 <= figures["hd95 mm"]["mean"] < 39
+    assert figures["hd95 mm"]["mean"] > figures["hd95 over diagonal"]["mean"] * 26
     assert (tmp_path / "out/pictures.html").is_file()
 
 
