@@ -75,8 +75,12 @@ def told(model: Method, images: Noise) -> Callable[[NDArray[np.int64]], list[Ten
 
 
 def step(made: Private, images: Noise, draw: Draw | None = None) -> Weights:
-    made = replace(made, knows=told(made.model, images))
-    return made.step(images_of(made.owners_N), images.batch, draw or secure_bytes())
+    known = told(made.model, images)
+
+    def see(positions: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        return images.batch(positions), known(positions)
+
+    return made.step(images_of(made.owners_N), see, draw or secure_bytes())
 
 
 def flat(weights: Weights) -> Tensor:

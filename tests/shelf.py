@@ -47,6 +47,25 @@ class Shelf(Source):
         return image
 
 
+class Mapped(Shelf):
+    """Images that a source has mapped already, some with a mask."""
+
+    def __init__(
+        self, images: Sequence[Array | str], masks: Sequence[Array | None] | None = None
+    ) -> None:
+        super().__init__(images)
+        self.masks = masks or [None] * len(images)
+
+    def records(self) -> list[Record]:
+        return [
+            Record(
+                name=record.name, patient=record.patient, decode=record.decode, mapped=True,
+                spacing_mm=(2.0, 1.0, 1.0), mask=None if mask is None else lambda m=mask: m,
+            )
+            for record, mask in zip(super().records(), self.masks, strict=True)
+        ]  # fmt: skip
+
+
 def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Array:
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from confrere_client.data.decode import decode_image, fit
+from confrere_client.data.decode import decode_image, fit, recolour
+from confrere_client.data.volumes import middle, part
 from confrere_client.device import choose_device
 from confrere_client.facts import Pixels
 from confrere_client.source import Record, UnreadableImage, open_source
-from confrere_common.augment.pipeline import normalise
+from confrere_common.augment.pipeline import CROPPED, normalise
 from confrere_common.encoder import Encoder
 from confrere_common.errors import DataError
 from confrere_common.family import Named
@@ -115,13 +116,19 @@ class Embedder:
 
     def _decoded(self, record: Record) -> Picture | None:
         try:
-            return fit(record.decode(), self.card.size[-1], self.card.channels)
+            return self._fitted(record.decode())
         except UnreadableImage:
             return None
 
+    def _fitted(self, image: Picture) -> Picture:
+        if self.card.preprocessing.get("resize") == CROPPED["resize"]:
+            corner = middle(image.shape[1:], self.card.size)
+            return recolour(part(image, corner, self.card.size), self.card.channels)
+        return fit(image, self.card.size[-1], self.card.channels)
+
     def _read(self, path: Path) -> Picture | None:
         try:
-            return fit(decode_image(path), self.card.size[-1], self.card.channels)
+            return self._fitted(decode_image(path))
         except UnreadableImage:
             return None
 

@@ -48,6 +48,14 @@ class Classed(Annotated, Protocol):
 
 
 @runtime_checkable
+class Cuttable(Pixels, Protocol):
+    """Stored images of which a step may see a part."""
+
+    def cut(self, positions: NDArray[np.int64], generator: torch.Generator) -> "Pixels":
+        """Return them as one step sees *positions*, asked for in that order; else themselves."""
+
+
+@runtime_checkable
 class Weighed(Pixels, Protocol):
     """Stored images of which some are to be drawn more often than others."""
 
@@ -62,8 +70,21 @@ class Facts:
 
     _kept: dict[int, "_Targets"] = field(default_factory=dict)
 
-    def of(self, kind: str, images: Pixels, positions: NDArray[np.int64], model: Method) -> Tensor:
-        """Return *kind* of images, (B, ...), on the CPU; DataError where it is not known."""
+    def of(
+        self,
+        kind: str,
+        images: Pixels,
+        positions: NDArray[np.int64],
+        model: Method,
+        *,
+        passing: bool = False,
+    ) -> Tensor:
+        """Return *kind* of images, (B, ...), on the CPU; DataError where it is not known.
+
+        Of a *passing* part, which no step will see again, nothing is kept.
+        """
+        if kind == "target" and passing:
+            return torch.stack([model.target(one).cpu() for one in images.batch(positions)])
         if kind == "target":
             return self._targets(images).batch(positions, images, model)
         if not isinstance(images, Annotated):

@@ -31,6 +31,13 @@ class Record:
     decode: Callable[[], NDArray[np.uint8] | NDArray[np.uint16]]
     """Return pixels as (C, Y, X) or (C, Z, Y, X); raise UnreadableImage with a short reason."""
 
+    mapped: bool = False
+    """Whether *decode* gives a view of what lies on the disk, of which only what is looked at is
+    read; it is then cheap to call again. So for the mask."""
+
+    spacing_mm: tuple[float, ...] = ()
+    """Millimetres between what *decode* gives along [Z] Y X; empty where they are not known."""
+
     patient: str
     """Key that groups the images of one patient; the image's own name when none is known."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from confrere_client import schedule
 from confrere_client.device import arithmetic, choose_device, prepare
-from confrere_client.facts import Facts, Pixels, Weighed
+from confrere_client.facts import Cuttable, Facts, Pixels, Weighed
 from confrere_client.measure import health
 from confrere_client.optimizer import clip, make_optimizer, moments, restore, set_rate
 from confrere_client.pieces import Losses, Pieces
@@ -226,11 +226,24 @@ class Trainer:
             return batch.pin_memory().to(self.device, non_blocking=True)
         return batch
 
-    def known(self, images: Pixels, positions: NDArray[np.int64]) -> list[Tensor]:
+    def known(
+        self, images: Pixels, positions: NDArray[np.int64], *, passing: bool = False
+    ) -> list[Tensor]:
         """Return what the method wants to know of stored images, on the device."""
-        wants = self.model.wants
-        found = (self.facts.of(kind, images, positions, self.model) for kind in wants)
+        wants, facts, model = self.model.wants, self.facts, self.model
+        found = (facts.of(kind, images, positions, model, passing=passing) for kind in wants)
         return [tensor.to(self.device) for tensor in found]
+
+    def seen(
+        self, images: Pixels, positions: NDArray[np.int64], generator: torch.Generator
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return what a step sees of stored images, and what the method wants to know of that.
+
+        Nothing is drawn from *generator* unless the run takes crops.
+        """
+        part = images.cut(positions, generator) if isinstance(images, Cuttable) else images
+        passing = part is not images
+        return self.fetch(part, positions), self.known(part, positions, passing=passing)
 
     def _step(
         self,
@@ -242,7 +255,7 @@ class Trainer:
     ) -> Tensor:
         train, optimizer = self.run.train, self.optimizer
         set_rate(optimizer, schedule.rate(progress, peak=train.lr, warmup=train.warmup))
-        stored, known = self.fetch(images, positions), self.known(images, positions)
+        stored, known = self.seen(images, positions, generator)
         views = self.model.informed_views(stored, known, self.augment, generator)
         loss = self.pieces.backward(
             self._mixed(mixings), views, lambda: arithmetic(train, self.device), self.trained

@@ -3,13 +3,14 @@
 The string under a field is its documentation; ``confrere check --explain`` prints it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from confrere_common.augment.presets import Augmentation
 from confrere_common.describe import Describe
+from confrere_common.errors import ConfigError
 from confrere_common.family import Choice as Choice
 from confrere_common.family import Named
 from confrere_common.finetune import Finetune
@@ -18,6 +19,9 @@ from confrere_common.preparation import Preparation
 from confrere_common.privacy.settings import Privacy
 from confrere_common.secagg.section import SecureAggregation
 from confrere_common.section import section
+
+UNCUT = ("detection",)
+"""Tasks whose marks cannot be cut with a crop."""
 
 Choices = tuple[Choice, ...]
 """Several names from a family, each alone or as a mapping with its knobs."""
@@ -45,6 +49,22 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _listed(sides: Any) -> Any:
+    """Return one side alone as a list of one, so that equal runs are written alike."""
+    return (sides,) if isinstance(sides, int) else sides
+
+
+def _few(sides: tuple[int, ...]) -> tuple[int, ...]:
+    if not 1 <= len(sides) <= 3:
+        raise ValueError("give one number, or one for each of [Z] Y X")
+    return sides
+
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Sides = Annotated[tuple[Side, ...], BeforeValidator(_listed), AfterValidator(_few)]
+"""One side for all axes, or one for each of [Z] Y X."""
+
+
 @section
 class Data:
     """Which images, and how they are spread over sites in a simulation."""
@@ -53,8 +73,14 @@ class Data:
     """Where the images come from: a source and its knobs (phantom, npz, catalog, folder,
     prepared, site)."""
 
-    image_px: Annotated[int, Field(ge=8, le=4096)] = 64
+    image_px: Side = 64
     """Longer side of every image in pixels (voxels in 3-D): resized once, with the aspect kept."""
+
+    crop_px: Sides | None = None
+    """Instead: sides of crops that are taken of images as they are, never resized. One number, or
+    one for each of [Z] Y X (96, or [64, 96, 96]). Training draws a place for each image and step,
+    of a segmentation's every second one on a mask; all else sees the middle, and segmentation
+    answers for whole images window by window. What an image is too small for is black."""
 
     channels: Literal[1, 3] | None = None
     """Channels of every image; absent means 3 when any image is coloured, else 1."""
@@ -82,6 +108,18 @@ class Data:
 
     seed: Seed = 0
     """Seed of the test split and of the spread over sites: the same in every repetition."""
+
+    def sides(self, dims: int) -> tuple[int, ...]:
+        """Return voxels along [Z] Y X of what an encoder sees; see `crop_sides`."""
+        return (self.image_px,) * dims if self.crop_px is None else crop_sides(self.crop_px, dims)
+
+
+def crop_sides(crop_px: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """Return the sides of a crop of images with so many axes; ConfigError where they do not fit."""
+    if len(crop_px) not in (1, dims):
+        fault = f"data.crop_px has {len(crop_px)} sides, and the images have {dims} axes"
+        raise ConfigError([f"{fault}: give one number, or one for each axis."])
+    return crop_px * dims if len(crop_px) == 1 else crop_px
 
 
 Patterns = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -263,6 +301,12 @@ class Run:
             return finetune
         if finetune is None:
             raise PydanticCustomError("missing", "it has no default")
+        data = others.data.get("data")
+        if data is not None and data.crop_px is not None and finetune.task.name in UNCUT:
+            raise ValueError(
+                f"task '{finetune.task.name}' knows boxes of whole images, which are not cut with "
+                "crops: leave out data.crop_px"
+            )
         if others.data.get("privacy") is not None:
             finetune.must_hide_labels()
         return finetune

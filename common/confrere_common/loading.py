@@ -33,7 +33,7 @@ COMMON_FAMILIES: Families = {
 }
 
 
-LATER = ("leave_out", "preparation")
+LATER = ("leave_out", "preparation", "crop_px")
 """Keys of data that are absent from a dumped run which does not use them: they came after digests
 of runs had been written down."""
 

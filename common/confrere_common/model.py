@@ -1,11 +1,14 @@
 """A run -> the module that is trained, and the part of it that travels."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from confrere_common.among import among_others, must_mix
+from confrere_common.augment.pipeline import CROPPED, PREPROCESSING
 from confrere_common.config import Run
 from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
@@ -14,6 +17,7 @@ from confrere_common.finetune import Finetune
 from confrere_common.method import METHODS, Method, build_method
 from confrere_common.parts.decoder import Decoder
 from confrere_common.parts.lora import folded
+from confrere_common.preparation import reproducible
 from confrere_common.task import UNKNOWN_CLASSES, build_task
 from confrere_common.weights import Weights
 
@@ -27,7 +31,17 @@ def input_of(run: Run) -> tuple[int, tuple[int, ...]]:
                 "write them into a run for others' images."
             ]
         )
-    return run.data.channels, (run.data.image_px,) * run.data.dims
+    return run.data.channels, run.data.sides(run.data.dims)
+
+
+def preprocessing_of(run: Run, prepared: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Return what the card of the run's encoder says of its input.
+
+    *prepared*: how the images came to be before, as a prepared data set, or the run that demands it
+    of every site, has it.
+    """
+    own = PREPROCESSING if run.data.crop_px is None else CROPPED
+    return {**own, **({"prepared": reproducible(prepared)} if prepared else {})}
 
 
 def build_model(run: Run, seed: int) -> Method:

@@ -22,7 +22,7 @@ from confrere_common.family import Named
 from confrere_common.loading import choice_at, parse_run, read_plain
 from confrere_common.model import must_build, must_build_whole, must_suit
 from confrere_common.privacy.independence import must_stand_alone
-from confrere_deploy.engine import must_run
+from confrere_deploy.engine import must_cut, must_run
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.split import spread
 from confrere_deploy.study.holdout import holdout
@@ -49,6 +49,9 @@ def checked(path: Path, overrides: Sequence[str] = (), *, engine: str = "inline"
         _heard(faults, lambda: must_be_maskable(masked))
         _heard(faults, lambda: must_join(masked))
     _heard(faults, lambda: must_run(engine))
+    if run is not None:
+        cropped = run
+        _heard(faults, lambda: must_cut(engine, cropped))
     _heard(faults, lambda: choose_device(_device(plain)))
     image = _image(faults, plain, path.parent)
     _model(faults, plain, image)
@@ -117,8 +120,10 @@ def _model(faults: list[str], plain: Mapping[str, Any], image: NDArray[Any] | No
     if data.dims not in (None, dims):
         faults.append(f"data.dims is {data.dims}, but the images have {dims} axes: leave it out.")
     channels = data.channels or 1
-    size = (data.image_px,) * dims
-    _heard(faults, lambda: must_build(method, encoder, channels=channels, size=size))
+    _heard(
+        faults,
+        lambda: must_build(method, encoder, channels=channels, size=data.sides(dims)),
+    )
 
 
 def _sound(plain: Mapping[str, Any], place: str) -> Named | None:

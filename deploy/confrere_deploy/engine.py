@@ -101,14 +101,25 @@ Engine: TypeAlias = Callable[[Job], ServerState]
 ENGINES: Family[Engine] = Family("engine", confrere_deploy.engines)
 
 
-def needs(package: str, advice: str) -> Callable[[Engine], Engine]:
-    """Mark an engine that runs only where *package* is installed; *advice* says how to get it."""
+def needs(package: str, advice: str, *, whole: bool = False) -> Callable[[Engine], Engine]:
+    """Mark an engine that runs only where *package* is installed; *advice* says how to get it.
+
+    *whole*: it hands images to sites in one file, all of one size, and cannot take crops.
+    """
 
     def marked(engine: Engine) -> Engine:
         engine.needs = (package, advice)  # type: ignore[attr-defined]
+        engine.whole = whole  # type: ignore[attr-defined]
         return engine
 
     return marked
+
+
+def must_cut(name: str, run: Run) -> None:
+    """Raise ConfigError when a run takes crops and the engine hands images out whole."""
+    if run.data.crop_px is not None and getattr(ENGINES.member(name), "whole", False):
+        fault = f"--engine {name} hands out images of one size, and data.crop_px takes crops"
+        raise ConfigError([f"{fault}: use --engine inline."])
 
 
 def must_run(name: str) -> None:

@@ -53,4 +53,6 @@ def _default(field: Any, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):  # as YAML has it
+        return str([*value])
     return "absent" if value is None else str(value)

@@ -19,7 +19,7 @@ from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, shared_weights
 from confrere_common.preparation import must_be_prepared
 from confrere_common.weights import Weights
-from confrere_deploy.engine import ENGINES, must_run
+from confrere_deploy.engine import ENGINES, must_cut, must_run
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.split import sites_of_test, spread
 from confrere_deploy.study import arms, plan
@@ -52,6 +52,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     clock = Clock(workers=options.engine != ALONE)
     # Before the images, which may take minutes to read.
     must_run(options.engine)
+    must_cut(options.engine, run)
     must_be_maskable(run)
     must_join(run)
     choose_device(run.train.device)
@@ -100,6 +101,7 @@ def _open(run: Run, folder: Path, console: Console) -> Images:
             run.data.source,
             folder=folder,
             image_px=run.data.image_px,
+            crop_px=run.data.crop_px,
             channels=run.data.channels,
             cache_dir=default_cache_dir(),
             progress=progress,

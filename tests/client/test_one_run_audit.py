@@ -105,7 +105,7 @@ def audit(monkeypatch: pytest.MonkeyPatch, noise: object) -> Audit:
         owners_N=np.arange(len(present)),
         charge=lambda _: None,
     )
-    sent = made.gradients(lambda positions: torch.from_numpy(present[positions]))
+    sent = made.gradients(lambda positions, _: (torch.from_numpy(present[positions]), ()))
     scores_M = sum(found["weights"].double() for found in sent).numpy()  # type: ignore[union-attr]
     return Audit(claimed=agreed.spent(1), proved=lower_bound(scores_M, inside_M))
 

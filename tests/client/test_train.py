@@ -1,19 +1,28 @@
 """A site's round is repeatable in bits, gives up loudly, and keeps what is its own."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny_runs import SIDE, Noise, noise, tiny_run
+from shelf import Mapped
+from shelf import noise as noise_of
+from tiny_runs import SIDE, Noise, noise, tiny_run, tuning
 
 from confrere_client import schedule
+from confrere_client.data.images import Images, images_of
+from confrere_client.data.subset import Subset
 from confrere_client.facts import Facts
+from confrere_client.finetune.lesson import site_lesson
 from confrere_client.optimizer import make_optimizer, set_rate
 from confrere_client.train import Place, Trained, Trainer
 from confrere_common.augment.pipeline import augmentation
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, TrainingError
+from confrere_common.family import Named
 from confrere_common.method import METHODS, OWN_FIGURES
 from confrere_common.model import build_model, load_weights, local_weights, shared_weights
 from confrere_common.weights import Weights
@@ -252,3 +261,74 @@ def test_features_of_few_images_are_the_same_whether_encoded_at_once_or_apart(im
 
     for one, other in zip(found, apart, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def volumes(folder: Path, *, outlined: bool = False) -> Images:
+    """Return seven volumes of unequal sizes, of which runs take crops of 8."""
+    shapes = [(12, 14, 10), (9, 8, 11), (5, 16, 7)]
+    arrays = [noise_of(1, *shapes[n % 3], seed=n) for n in range(7)]
+    return images_of(
+        Mapped(arrays, [(one[0] > 128).astype(np.uint8) for one in arrays] if outlined else None),
+        image_px=64, crop_px=(8,), cache_dir=folder,
+    )  # fmt: skip
+
+
+TINY_3D = {"name": "resnet", "width": 8, "groups": 4, "stem": "small"}
+DEEP = {"source": "phantom", "crop_px": 8, "channels": 1, "dims": 3}
+
+
+@pytest.mark.parametrize("method", ["byol", "simmim", "maxtree", "weak"])
+def test_crops_are_drawn_alike_by_a_round_that_is_done_again(method: str, tmp_path: Path) -> None:
+    run, images = tiny_run(method, data=DEEP, encoder=TINY_3D), volumes(tmp_path)
+    if method == "simmim":
+        run = replace(run, method=Named(name="simmim", knobs={"head": 16, "block": 4}))
+    trainer, seen = Trainer(run), Subset(images, np.arange(1, 7))
+
+    one = trainer.round(start(run), {}, seen, place=place(1))
+    trainer.round(start(run), {}, seen, place=place(1, site="south"))
+    two = trainer.round(one.weights, one.state, seen, place=place(2))
+
+    again = Trainer(run)  # after a crash: another process goes on from what was put away
+    redone = again.round(one.weights, one.state, seen, place=place(2))
+    assert same(again.round(start(run), {}, seen, place=place(1)).weights, one.weights)
+    assert same(redone.weights, two.weights)
+    assert same(redone.state, two.state)
+    assert {**redone.metrics, "seconds": 0} == {**two.metrics, "seconds": 0}
+
+
+def test_each_step_sees_other_crops_and_health_is_of_the_middle(tmp_path: Path) -> None:
+    run, images = tiny_run("byol", data=DEEP, encoder=TINY_3D), volumes(tmp_path)
+    trainer, rows, generator = Trainer(run), np.arange(4), torch.Generator().manual_seed(0)
+
+    one, two = (trainer.seen(images, rows, generator)[0] for _ in range(2))
+
+    assert one.shape == two.shape == (4, 1, 8, 8, 8)
+    assert not torch.equal(one, two)
+    assert torch.equal(trainer.fetch(images, rows), images.batch(rows))
+    whole = trainer.seen(IMAGES, rows, generator.manual_seed(1))[0]
+    assert torch.equal(whole, IMAGES.batch(rows))
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
+
+
+def test_a_target_is_computed_of_the_crop_that_a_step_sees(tmp_path: Path) -> None:
+    run, images = tiny_run("maxtree", data=DEEP, encoder=TINY_3D), volumes(tmp_path)
+    trainer, rows = Trainer(run), np.array([3, 0])
+
+    for _ in range(2):
+        seen, (targets,) = trainer.seen(images, rows, torch.Generator().manual_seed(5))
+        assert torch.equal(targets, torch.stack([trainer.model.target(one) for one in seen]))
+    (kept,) = trainer.known(images, rows)
+    middles = torch.stack([trainer.model.target(one) for one in images.batch(rows)])
+    assert torch.equal(kept, middles)
+
+
+def test_a_segmentation_sees_each_mask_where_its_image_was_cut(tmp_path: Path) -> None:
+    run = tuning("segmentation", classes=["a"], knobs={"width": 4})
+    run = replace(run, data=tiny_run(data=DEEP).data, encoder=tiny_run(encoder=TINY_3D).encoder)
+    lesson, _ = site_lesson(run, volumes(tmp_path, outlined=True))
+    trainer, generator = Trainer(run), torch.Generator().manual_seed(0)
+
+    for rows in (np.array([0, 1, 2]), np.array([2, 2, 6])):
+        images, (masks,) = trainer.seen(lesson, rows, generator)
+        assert torch.equal(masks, (images[:, 0] > 128).long())
+    assert trainer.round(start(run), {}, lesson, place=place()).metrics["loss"] > 0

@@ -92,6 +92,9 @@ def test_all_faults_are_told_at_once() -> None:
         ({"method": {"momentum": 0.9}}, "give a name, or a mapping with 'name'"),
         ({"method": 3}, "method is 3: give a name"),
         ({"train": 3}, "train is 3"),
+        ({"data": {"source": "phantom", "crop_px": "wide"}}, "data.crop_px is 'wide'"),
+        ({"data": {"source": "phantom", "crop_px": [8, 8, 4]}}, "data.crop_px.2 is 4"),
+        ({"data": {"source": "phantom", "crop_px": [9] * 4}}, "or one for each of [Z] Y X"),
         ({"train": {"lr": float("inf")}}, "train.lr is inf"),
         ({"train": {"lr": 0}}, "train.lr is 0: Input should be greater than 0."),
         ({"train": {"epochs_per_round": float("inf")}}, "train.epochs_per_round is inf"),
@@ -403,3 +406,15 @@ def test_an_override_of_any_text_raises_a_config_error_and_nothing_else(text: st
     for written in (text, f"method.{text}", f"train.lr={text}", f"seeds={text}"):
         with contextlib.suppress(ConfigError):
             parse_run(override(LEAST, written), ALL_FAMILIES)
+
+
+def test_a_run_without_crops_is_dumped_as_before_there_were_any() -> None:
+    """Its digest ties saved states, approvals and releases to it."""
+    whole = parse_run(LEAST, ALL_FAMILIES)
+    cut = parse_run({**LEAST, "data": {"source": "phantom", "crop_px": 96}}, ALL_FAMILIES)
+
+    assert "crop_px" not in dump(whole, ALL_FAMILIES)
+    assert as_dict(cut)["data"]["crop_px"] == [96]
+    assert parse_run(json.loads(dump(cut, ALL_FAMILIES)), ALL_FAMILIES).data.crop_px == (96,)
+    assert cut.data.sides(3) == (96, 96, 96)
+    assert whole.data.sides(2) == (64, 64)

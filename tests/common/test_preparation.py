@@ -1,10 +1,12 @@
 """How images were prepared: what a run may demand of every site, and what a card tells of it."""
 
 import pytest
+from tiny_runs import tiny_run
 
-from confrere_common.augment.pipeline import PREPROCESSING, preprocessing_of
+from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.errors import ConfigError, DataError
 from confrere_common.loading import as_dict, parse_run
+from confrere_common.model import preprocessing_of
 from confrere_common.preparation import (
     WINDOWS,
     Preparation,
@@ -55,9 +57,9 @@ def test_a_federation_tells_what_its_run_demanded_and_nothing_else() -> None:
     assert demanded(wanted) == {
         "ct_windows": ["wide"], "margin": 0.1, "demanded": "by the run, of every site",
     }  # fmt: skip
-    assert preprocessing_of(None) == PREPROCESSING
+    assert preprocessing_of(tiny_run()) == PREPROCESSING
     assert (
-        preprocessing_of(demanded(wanted))["prepared"]["hu_windows"]["wide"]["width"]
+        preprocessing_of(tiny_run(), demanded(wanted))["prepared"]["hu_windows"]["wide"]["width"]
         == (WINDOWS["wide"][1])
     )
 

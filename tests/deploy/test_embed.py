@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tiny_runs import tiny_run
 from typer.testing import CliRunner
 
 from confrere_client.data.images import images_of
@@ -14,10 +15,10 @@ from confrere_client.embed import features, load
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.source import open_source
-from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.encoder import build_encoder
 from confrere_common.errors import DataError
 from confrere_common.family import Named
+from confrere_common.model import preprocessing_of
 from confrere_common.release import Card, save_release
 from confrere_deploy.cli import app
 
@@ -41,7 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(path: Path, dims: int, prepared: dict[str, Any] | None = None) -> Path:
     size = (SIDE,) * dims
     card = Card(
-        encoder=RESNET, channels=1, size=size, preprocessing=preprocessing_of(prepared), training={}
+        encoder=RESNET,
+        channels=1,
+        size=size,
+        training={},
+        preprocessing=preprocessing_of(tiny_run(), prepared),
     )
     save_release(path, build_encoder(RESNET, channels=1, size=size).state_dict(), card)
     return path

@@ -26,7 +26,9 @@ def ran(*words: Any) -> str:
     return result.output
 
 
-def trained(folder: Path, source: dict[str, Any], **run: Any) -> dict[str, Any]:
+def trained(
+    folder: Path, source: dict[str, Any], data: dict[str, Any] | None = None, **run: Any
+) -> dict[str, Any]:
     """Write a run on a prepared data set, simulate it, return its report."""
     text = {
         "name": "tiny",
@@ -34,6 +36,7 @@ def trained(folder: Path, source: dict[str, Any], **run: Any) -> dict[str, Any]:
             "source": {"name": "prepared", **source},
             "image_px": 16,
             "split": {"name": "iid", "sites": 2},
+            **(data or {}),
         },
         "train": {"batch": 2, "steps_per_round": 1},
         "federation": {"rounds": 1},
@@ -183,7 +186,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "set"
 
 
-@pytest.mark.parametrize(
+METHODS = pytest.mark.parametrize(
     ("method", "encoder"),
     [
         ("simmim", {"name": "resnet", "depth": 18, "width": 8}),
@@ -192,6 +195,9 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["simmim-resnet", "simmim-vit", "byol-resnet"],
 )
+
+
+@METHODS
 def test_volumes_go_from_files_to_an_encoder_in_3d(
     volumes: Path, tmp_path: Path, method: str, encoder: dict[str, Any]
 ) -> None:
@@ -201,3 +207,21 @@ def test_volumes_go_from_files_to_an_encoder_in_3d(
     )  # fmt: skip
 
     assert report["name"] == "tiny"
+
+
+@METHODS
+def test_crops_of_volumes_as_they_are_train_an_encoder_in_3d(
+    volumes: Path, tmp_path: Path, method: str, encoder: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("CONFRERE_CACHE", str(tmp_path / "cache"))
+
+    report = trained(
+        tmp_path / "run", {"path": str(volumes)}, {"crop_px": 8},
+        method=method, encoder=encoder, augment={"modality": "mri"}, floors="cheap",
+    )  # fmt: skip
+
+    assert report["data"]["size"] == [8, 8, 8]
+    card = json.loads((tmp_path / "run/out/encoder.json").read_text())
+    assert card["preprocessing"]["resize"].startswith("none: a crop")
+    assert not (tmp_path / "cache").exists()  # the data set's own pixels were read

@@ -147,7 +147,8 @@ def _only_scored(run: Run, entry: Registered, folder: Path, terms: Terms) -> She
 
 def _fingerprint(entry: Registered, run: Run) -> str:
     """Return the digest that the images have where no policy caps them; all files are read."""
-    return content_digest(open_registered(entry), run.data.image_px, run.data.channels)
+    size = run.data.crop_px or run.data.image_px
+    return content_digest(open_registered(entry), size, run.data.channels)
 
 
 def _worth_holding(run: Run, entry: Registered, images: Images, seen: Seen, terms: Terms) -> Rows:
@@ -173,6 +174,7 @@ def _sized(source: Source, run: Run, folder: Path) -> Images:
     return images_of(
         source,
         image_px=run.data.image_px,
+        crop_px=run.data.crop_px,
         channels=run.data.channels,
         cache_dir=folder / "cache",
     )

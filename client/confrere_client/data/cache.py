@@ -97,16 +97,21 @@ def build(
     digest: str,
     home: Path,
     progress: Progress | None,
+    *,
+    own: bool = False,
 ) -> None:
-    """Write what *prepare* makes of all images into a folder beside; let it appear as *home*."""
+    """Write what *prepare* makes of all images into a folder beside; let it appear as *home*.
+
+    Images are all of one size, or keep each its *own* and lie one after the other.
+    """
     with disk():
         home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sweep(home.parent)
         # only its owner may enter it
         beside = Path(tempfile.mkdtemp(prefix=".building-", dir=home.parent))
     try:
-        spooled, skipped = _decode_all(records, prepare, beside, progress)
-        manifest = {
+        spooled, skipped = _decode_all(records, prepare, Spool(beside, own=own), progress)
+        manifest: dict[str, Any] = {
             "version": VERSION,
             "digest": digest,
             "listed": len(records),
@@ -115,6 +120,8 @@ def build(
             "rows": spooled.rows,
             "skipped": sorted((*skipped, *spooled.skipped)),
         }
+        if own:
+            manifest |= {"channels": spooled.channels, "sides": spooled.sides}
         _write(beside / "manifest.json", manifest | {"check": _check(manifest)})
         _publish(beside, home, lambda: stored(home, digest, len(records)) is not None)
     finally:
@@ -124,12 +131,11 @@ def build(
 def _decode_all(
     records: Sequence[Record],
     prepare: Prepare,
-    folder: Path,
+    spool: Spool,
     progress: Progress | None,
 ) -> tuple[Spooled, list[tuple[int, str]]]:
-    """Decode each image once into ``folder/pixels.npy``; return it and what was skipped, why."""
+    """Decode each image once into *spool*; return what it holds and what was skipped, why."""
     skipped: list[tuple[int, str]] = []
-    spool = Spool(folder)
 
     def decode(record: Record) -> Pixels | str:
         try:
@@ -147,7 +153,7 @@ def _decode_all(
                 skipped.append((row, f"is {found.ndim - 1}-D among {spool.dims()}-D images"))
             if progress:
                 progress(row + 1, len(records))
-        _report(skipped, len(records))
+        report(skipped, len(records))
         return spool.finish(), skipped
     finally:
         spool.close()
@@ -170,7 +176,7 @@ def in_order(
             yield waiting.popleft().result()
 
 
-def _report(skipped: Sequence[tuple[int, str]], count: int) -> None:
+def report(skipped: Sequence[tuple[int, str]], count: int) -> None:
     """Log how many images were skipped and why; DataError when that is all of them."""
     reasons = Counter(reason for _, reason in skipped).most_common(8)
     listed = "; ".join(f"{times} x {reason}" for reason, times in reasons)

@@ -1,16 +1,19 @@
 """Masks beside the images: read once, brought to the images' size without a new value, mapped.
 
 ``masks.npy`` and ``masks.json`` lie in the images' own cache folder. A mask that cannot serve its
-image leaves the image unmarked; it is counted with its reason.
+image leaves the image unmarked; it is counted with its reason. Where images keep their own sizes,
+their masks do, one after the other.
 
 Shapes: N images, [Z] Y X voxels.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,9 @@ Mask = NDArray[Any]
 HIGHEST = 254
 """Largest class of a mask: one byte a voxel."""
 
+PLACES = 64
+"""Marked voxels of an image at most that crops may be centred on."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Masks:
@@ -40,13 +46,28 @@ class Masks:
     """The images' cache folder."""
 
     shape: tuple[int, ...]
-    """([Z] Y X) of an image as it is kept."""
+    """([Z] Y X) of an image as it is kept, or as a run sees it of images of their own sizes."""
+
+    own: Sequence[tuple[int, ...]] = ()
+    """([Z] Y X) of each image where it keeps its own size."""
 
     @cached_property
     def values(self) -> NDArray[np.uint8]:
-        """Return masks (N, [Z] Y X), memory-mapped; background where there is none."""
+        """Return masks (N, [Z] Y X), memory-mapped; background where there is none.
+
+        Where images keep their own sizes: the voxels of all masks in one row.
+        """
         self._must_exist()
         return np.asarray(np.load(self.home / "masks.npy", mmap_mode="r"))
+
+    def of(self, row: int) -> NDArray[np.uint8]:
+        """Return one mask as it is kept, ([Z] Y X), memory-mapped."""
+        return self._at(self.values, row)
+
+    def places(self, row: int) -> Sequence[int]:
+        """Return some marked voxels of an image of its own size, numbered in its row of voxels."""
+        found: Sequence[int] = self.told["places"][row]
+        return found
 
     @cached_property
     def told(self) -> dict[str, Any]:
@@ -69,7 +90,10 @@ class Masks:
         reasons: Counter[str] = Counter()
         known, empty, highest = [False] * len(self.records), 0, 0
         part = self.home / ".masks.part"
-        whole = np.lib.format.open_memmap(part, "w+", np.uint8, (len(self.records), *self.shape))
+        places: list[list[int]] = [[] for _ in self.records]
+        shape = (self._starts[-1],) if self.own else (len(self.records), *self.shape)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # mapped images need no cache
+        whole = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         for row, record in enumerate(self.records):
             if record.mask is None:
                 continue
@@ -78,16 +102,35 @@ class Masks:
             except UnreadableImage as fault:
                 reasons[str(fault)] += 1
                 continue
-            whole[row] = fitted(mask, self.shape)
+            self._at(whole, row)[...] = mask if self.own else fitted(mask, self.shape)
+            places[row] = _some(mask) if self.own else []
             known[row], highest = True, max(highest, int(mask.max(initial=0)))
             empty += not mask.any()
         whole.flush()
         del whole
         part.replace(self.home / "masks.npy")
-        told = {"known": known, "highest": highest, "empty": empty, "skipped": dict(reasons)}
+        told: dict[str, Any] = {"known": known, "highest": highest, "empty": empty}
+        told |= {"skipped": dict(reasons), **({"places": places} if self.own else {})}
         atomic_write(self.home / "masks.json", json.dumps(told).encode())
         for reason, count in reasons.items():
             log.warning("%d masks cannot serve their image: %s", count, reason)
+
+    @cached_property
+    def _starts(self) -> Sequence[int]:
+        return [0, *accumulate(map(math.prod, self.own))]
+
+    def _at(self, values: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        if self.own:
+            return values[self._starts[row] : self._starts[row + 1]].reshape(self.own[row])
+        mask: NDArray[np.uint8] = values[row]
+        return mask
+
+
+def _some(mask: Mask) -> list[int]:
+    """Return marked voxels, evenly over all of them."""
+    marked = np.flatnonzero(mask)
+    spread = np.linspace(0, len(marked) - 1, min(PLACES, len(marked))).astype(np.int64)
+    return [int(place) for place in marked[spread]]
 
 
 def read_mask(record: Record) -> Mask:

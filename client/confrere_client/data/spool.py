@@ -1,5 +1,7 @@
 """The spool: decoded images written one after the other, then closed as one plain .npy file.
 
+Images that keep their own sizes lie in it as one row of voxels.
+
 Depth and channels of the whole are known only at the end, and no image is decoded twice. So each is
 written as it is; only if they differ are they made alike, in a second pass over the file.
 """
@@ -31,10 +33,12 @@ class Kind:
     row: int
     channels: int
     dtype: str
+    sides: tuple[int, ...]
 
-    def nbytes(self, sides: tuple[int, ...]) -> int:
+    @property
+    def nbytes(self) -> int:
         """Return how long it is."""
-        return self.channels * math.prod(sides) * np.dtype(self.dtype).itemsize
+        return self.channels * math.prod(self.sides) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +50,19 @@ class Spooled:
     rows: tuple[int, ...]
     """Which images it holds, in order."""
 
+    channels: int
+    sides: tuple[tuple[int, ...], ...]
+    """[Z] Y X of each image."""
+
     skipped: tuple[tuple[int, str], ...]
     """Row and reason of images that cannot be made like the others."""
 
 
 class Spool:
-    """A growing file of images whose sides are those of the first."""
+    """A growing file of images whose sides are those of the first, or each its *own*."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, own: bool = False) -> None:
+        self._own = own
         self._path = folder / "pixels.npy"
         self._kinds: list[Kind] = []
         self._sides: tuple[int, ...] = ()
@@ -68,7 +77,9 @@ class Spool:
     def append(self, row: int, image: Pixels) -> None:
         """Write one image; DataError when the disk is full."""
         self._sides = self._sides or image.shape[1:]
-        self._kinds.append(Kind(row=row, channels=image.shape[0], dtype=image.dtype.name))
+        channels, *sides = image.shape
+        kind = Kind(row=row, channels=channels, dtype=image.dtype.name, sides=tuple(sides))
+        self._kinds.append(kind)
         with disk():
             self._file.write(np.ascontiguousarray(image).data)
 
@@ -77,7 +88,10 @@ class Spool:
         channels = max(kind.channels for kind in self._kinds)
         kept = [kind for kind in self._kinds if kind.channels in (1, channels)]
         dtype = "uint16" if any(kind.dtype == "uint16" for kind in kept) else "uint8"
-        shape = (len(kept), channels, *self._sides)
+        sides = tuple(kind.sides for kind in kept)
+        shape: tuple[int, ...] = (len(kept), channels, *self._sides)
+        if self._own:
+            shape = (channels * sum(map(math.prod, sides)),)
         with disk():
             self._file.flush()
             if any((kind.channels, kind.dtype) != (channels, dtype) for kind in self._kinds):
@@ -91,6 +105,8 @@ class Spool:
             shape=shape,
             dtype=dtype,
             rows=tuple(kind.row for kind in kept),
+            channels=channels,
+            sides=sides,
             skipped=tuple(
                 (kind.row, reason) for kind in self._kinds if kind.channels not in (1, channels)
             ),
@@ -118,8 +134,8 @@ class Spool:
         with path.open("rb") as file:
             file.seek(HEADER_BYTES)
             for kind in self._kinds:
-                data = file.read(kind.nbytes(self._sides))
-                yield kind, np.frombuffer(data, kind.dtype).reshape(kind.channels, *self._sides)
+                data = file.read(kind.nbytes)
+                yield kind, np.frombuffer(data, kind.dtype).reshape(kind.channels, *kind.sides)
 
 
 def header(shape: tuple[int, ...], dtype: str) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +28,11 @@ class Subset:
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         """Return what is known of images, (B, ...)."""
         return self.images.known(kind, self.rows[positions])
+
+    def cut(self, positions: NDArray[np.int64], generator: torch.Generator) -> "Subset":
+        """Return them as one step sees *positions*: see ``Images.cut``."""
+        part = self.images.cut(self.rows[positions], generator)
+        return self if part is self.images else Subset(part, self.rows)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -116,8 +116,5 @@ def boxed(lesson: Lesson) -> Flags:
 def _structures(lesson: Lesson) -> Flags:
     """Return which images have which structure; masks are read one by one, as they may be large."""
     kinds = np.arange(1, len(lesson.finetune.classes or ()) + 1)
-    every = [
-        np.isin(kinds, np.unique(lesson.known("mask", np.array([n])).numpy()))
-        for n in range(len(lesson))
-    ]
+    every = [np.isin(kinds, np.unique(lesson.whole_mask(n))) for n in range(len(lesson))]
     return np.array(every, bool).reshape(len(lesson), len(kinds))

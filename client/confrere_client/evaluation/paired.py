@@ -44,8 +44,24 @@ def weighed_figure(
     seeds: Sequence[Weighed], patients: NDArray[np.int64], *, seed: int = 0
 ) -> Figure | None:
     """Return the mean over *seeds* of what can be weighed, with its interval over patients."""
+    measured = [one.values_N for one in seeds if isinstance(one, InUnits)]
+    if measured:
+        return _in_their_unit(measured, patients, seed)
     measure, scores, truth = _in_place_of_scores(seeds, patients)
     return figure(measure, scores, truth, seed=seed)
+
+
+def _in_their_unit(
+    values_SN: Sequence[Floats], patients: NDArray[np.int64], seed: int
+) -> Figure | None:
+    """Return the mean over cases and seeds in the unit of the values: intervals are of shares."""
+    known = np.concatenate([values_N[np.isfinite(values_N)] for values_N in values_SN])
+    unit = float(known.max(initial=1.0))
+    shares = [weighed_mean(values_N / unit) for values_N in values_SN]
+    found = weighed_figure(shares, patients, seed=seed)
+    if found is None:
+        return None
+    return Figure(mean=unit * found.mean, low=unit * found.low, high=unit * found.high, n=found.n)
 
 
 def weighed_difference(
@@ -84,6 +100,18 @@ def weighed_mean(values_N: Floats) -> Weighed:
             return np.asarray(weights_DN @ filled_N / (weights_DN @ known_N))
 
     return mean
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InUnits:
+    """The mean over cases of what is no share from 0 to 1, but has a unit: millimetres."""
+
+    values_N: Floats
+    """From 0 on; a NaN case has no part in it."""
+
+    def __call__(self, weights_DN: Floats) -> Floats:
+        """Return the mean for each row of weights."""
+        return weighed_mean(self.values_N)(weights_DN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Shapes: N images of the lesson, K classes, B images of a batch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,18 @@ class Lesson:
     def batch(self, positions: NDArray[np.int64]) -> Tensor:
         """Return stored pixels, uint8 or uint16, shape BC[Z]YX."""
         return self.images.batch(self.rows[positions])
+
+    def cut(self, positions: NDArray[np.int64], generator: torch.Generator) -> "Lesson":
+        """Return it as one step sees *positions*: see ``Images.cut``."""
+        marked = TASKS.member(self.finetune.task.name).marks == "mask"
+        part = self.images.cut(self.rows[positions], generator, marked=marked)
+        return self if part is self.images else replace(self, images=part)
+
+    def whole_mask(self, position: int) -> NDArray[np.uint8]:
+        """Return all of one image's mask, ([Z] Y X)."""
+        mask = self.images.whole_mask(int(self.rows[position]))
+        _must_reach(int(mask.max(initial=0)), self.finetune)
+        return mask
 
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         """Return what is known of images, (B, ...); classes are numbered as the run names them."""

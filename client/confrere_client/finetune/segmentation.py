@@ -1,20 +1,24 @@
-"""Judges masks: Dice, IoU and surface distance of each class, on masks of the encoder's size.
+"""Judges masks: Dice, IoU and surface distance of each class, of whole images.
+
+Where a run takes crops, whole images are answered window by window, each at its own size.
 
 Shapes: N images, K classes with background first, [Z] Y X voxels (Z only in 3-D).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from confrere_client.evaluation.paired import Weighed, weighed_mean
+from confrere_client.evaluation.paired import InUnits, Weighed, weighed_mean
 from confrere_client.evaluation.segmentation import Cases, Structure, judged, structures
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_common.augment import intensity
+from confrere_common.augment.pipeline import normalise
 from confrere_common.task import FineTask
 
 HEADLINE = "dice"
@@ -27,33 +31,65 @@ BLACK = -intensity.MEAN / intensity.STD
 def answers(task: FineTask, exam: Exam) -> Answers:
     """Return Dice, IoU and distance of each case and class, (N, K - 1).
 
-    Distances are left out where answers are only counted: they would take longer than all else.
+    Distances are shares of the image's diagonal, and in mm too where all images tell their spacing.
+    They are left out where answers are only counted: they would take longer than all else.
     """
-    parts = []
-    for rows, images in asked_in_batches(exam):
+    parts, diagonals = [], []
+    for rows, images in _asked(exam):
         found = _found(task, images).argmax(1).cpu().numpy()
-        truth = exam.images.known("mask", rows).numpy()
-        parts.append(judged(found, truth, len(task.classes) + 1, distances=not exam.counted))
-    cases, sides = Cases.joined(parts), exam.images.pixels.shape[2:]
+        truth, spacing_mm = _truth(exam, rows), _spacing_mm(exam, rows)
+        classes, far = len(task.classes) + 1, not exam.counted
+        parts.append(judged(found, truth, classes, spacing_mm=spacing_mm, distances=far))
+        steps = spacing_mm or (1.0,) * (truth.ndim - 1)
+        diagonals += [math.hypot(*np.multiply(truth.shape[1:], steps))] * len(rows)
+    cases = Cases.joined(parts)
     told = {"dice_NC": cases.dice_NC, "iou_NC": cases.iou_NC, "empty_NC": cases.truth_empty_NC}
     if exam.counted:
         return told
-    far_NC = cases.hd95_NC / math.hypot(*sides)
+    if all(_spacing_mm(exam, [row]) for row in exam.asked):
+        told["mm_NC"] = cases.hd95_NC
+    far_NC = cases.hd95_NC / np.array(diagonals)[:, None]
     return {**told, "far_NC": far_NC, "nothing_NC": cases.found_empty_NC}
 
 
 @torch.inference_mode()
 def found_masks(task: FineTask, exam: Exam, rows: Rows) -> NDArray[np.int64]:
-    """Return the likeliest class of each voxel of some images, (B, [Z] Y X)."""
-    found = [_found(task, images).argmax(1).cpu() for _, images in asked_in_batches(exam, rows)]
+    """Return the likeliest class of each voxel of some images of one size, (B, [Z] Y X)."""
+    found = [_found(task, images).argmax(1).cpu() for _, images in _asked(exam, rows)]
     return np.asarray(torch.cat(found).numpy(), np.int64)
 
 
+def _asked(exam: Exam, rows: Rows | None = None) -> Iterator[tuple[Rows, Tensor]]:
+    """Yield rows and their normalised images: one by one, whole, where the run takes crops."""
+    if not exam.images.cropped:
+        yield from asked_in_batches(exam, rows)
+        return
+    for row in exam.asked if rows is None else rows:
+        # Not on the device: a scan of hundreds of slices may not have room there.
+        yield np.array([row]), normalise(exam.images.whole(int(row)))
+
+
+def _truth(exam: Exam, rows: Rows) -> NDArray[Any]:
+    if exam.images.cropped:
+        return exam.images.whole_mask(int(rows[0]))[None]
+    return exam.images.known("mask", rows).numpy()
+
+
+def _spacing_mm(exam: Exam, rows: Sequence[int] | Rows) -> tuple[float, ...] | None:
+    """Return the spacing of the one image asked for; None where it is not known.
+
+    Images that were resized to one size have lost theirs.
+    """
+    known = exam.images.spacings_mm
+    return (known[int(rows[0])] or None) if known else None
+
+
 def _found(task: FineTask, images_BCZYX: Tensor) -> Tensor:
-    """Return probabilities; images larger than the encoder's size are asked window by window."""
+    """Return probabilities; images of another size than the encoder's are asked by windows."""
     sides = tuple(images_BCZYX.shape[2:])
     if sides == tuple(task.encoder.size):
-        return task.predict(images_BCZYX)
+        device = next(task.parameters()).device
+        return task.predict(images_BCZYX.to(device))
     return in_windows(task, images_BCZYX)
 
 
@@ -63,7 +99,7 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
-    """Return means over cases; distances as shares of the image's diagonal."""
+    """Return means over cases; distances as shares of the image's diagonal, and in mm if known."""
     names = (exam.run.finetune.classes or ()) if exam.run.finetune is not None else ()
     found = {
         "dice": weighed_mean(answers["dice_NC"].mean(axis=1)),
@@ -73,6 +109,8 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
             np.where(answers["empty_NC"], np.nan, answers["dice_NC"])[:, 0]
         ),
     }
+    if "mm_NC" in answers:
+        found["hd95 mm"] = InUnits(values_N=answers["mm_NC"].mean(axis=1))
     if len(names) == 1:
         return found
     del found["dice where there is something"]
@@ -110,7 +148,8 @@ def in_windows(task: FineTask, images_BCZYX: Tensor, *, overlap: float = 0.5) ->
     """Return probabilities of images of another size than the encoder's, window by window (MONAI).
 
     Voxels must be as large as those that were learned from. A side that is smaller than a window
-    is filled up with black, and cut again.
+    is filled up with black, and cut again. Windows go to the task's device, the answer is put
+    together where the images are.
     """
     # Imported here: MONAI takes seconds to load.
     from monai.inferers.utils import sliding_window_inference
@@ -119,6 +158,7 @@ def in_windows(task: FineTask, images_BCZYX: Tensor, *, overlap: float = 0.5) ->
     with torch.inference_mode():
         found = sliding_window_inference(
             images_BCZYX, size, sw_batch_size=4, predictor=task.predict, overlap=overlap,
-            mode="gaussian", cval=BLACK,
+            mode="gaussian", cval=BLACK, device=images_BCZYX.device,
+            sw_device=next(task.parameters()).device,
         )  # fmt: skip
     return torch.as_tensor(found)

@@ -206,6 +206,7 @@ def images_for(
     images = images_of(
         source,
         image_px=run.data.image_px,
+        crop_px=run.data.crop_px,
         channels=run.data.channels,
         cache_dir=cache,
         progress=progress,

@@ -31,11 +31,9 @@ from confrere_common.privacy.terms import Terms
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[NDArray[np.int64]], Tensor]
-"""Positions of images -> stored pixels on the device, BC[Z]YX."""
-
-Knows = Callable[[NDArray[np.int64]], Sequence[Tensor]]
-"""Positions of images -> what the method wants to know of them, a tensor for each."""
+See = Callable[[NDArray[np.int64], torch.Generator], tuple[Tensor, Sequence[Tensor]]]
+"""Positions of one patient's images, and that patient's generator -> stored pixels on the device,
+BC[Z]YX, and what the method wants to know of them, a tensor for each."""
 
 Charge = Callable[[Event], None]
 """Enter what a round will cost in the ledger, durably; raise where it is not allowed."""
@@ -55,9 +53,8 @@ class Private:
 
     charge: Charge
     engine: Engine = field(default=vmapped)
-    knows: Knows = field(default=lambda _: ())
 
-    def gradients(self, fetch: Fetch) -> Iterator[dict[str, Tensor]]:
+    def gradients(self, see: See) -> Iterator[dict[str, Tensor]]:
         """Yield a noised mean gradient for each step of a round.
 
         Guarantee: the whole round is charged before any image is fetched, and no more than the
@@ -67,10 +64,10 @@ class Private:
         draw = secure_bytes()
         patients = images_of(self.owners_N)
         for _ in range(self.terms.steps):
-            yield self.step(patients, fetch, draw)
+            yield self.step(patients, see, draw)
 
     def step(
-        self, patients: Sequence[NDArray[np.int64]], fetch: Fetch, draw: Draw
+        self, patients: Sequence[NDArray[np.int64]], see: See, draw: Draw
     ) -> dict[str, Tensor]:
         """Return one noised mean gradient.
 
@@ -79,14 +76,14 @@ class Private:
         noise * clip_norm / expected.
         """
         present = chosen(len(patients), self.terms.rate, draw)
-        sums = self._clipped_sum([patients[int(index)] for index in present], fetch, draw)
+        sums = self._clipped_sum([patients[int(index)] for index in present], see, draw)
         deviation = self.terms.noise * self.terms.clip_norm
         found = noised(sums, deviation, draw)
         like = trained(self.model)
         return {name: (found[name] / self.terms.expected).to(like[name]) for name in like}
 
     def _clipped_sum(
-        self, present: Sequence[NDArray[np.int64]], fetch: Fetch, draw: Draw
+        self, present: Sequence[NDArray[np.int64]], see: See, draw: Draw
     ) -> dict[str, Tensor]:
         sums = {
             name: torch.zeros_like(p, dtype=torch.float64)
@@ -97,20 +94,21 @@ class Private:
         order = sorted(range(len(present)), key=lambda one: len(present[one]))
         for start in range(0, len(order), self.settings.micro_batch):
             some = order[start : start + self.settings.micro_batch]
-            views = [self._views(present[one], fetch, int(seeds[one])) for one in some]
+            views = [self._views(present[one], see, int(seeds[one])) for one in some]
             with arithmetic(self.train, views[0][0].device):
                 part = self.engine(self.model, padded(views), self.terms.clip_norm)
             for name, summed in part.items():
                 sums[name] += summed
         return sums
 
-    def _views(self, positions: NDArray[np.int64], fetch: Fetch, seed: int) -> Views:
+    def _views(self, positions: NDArray[np.int64], see: See, seed: int) -> Views:
         """Return the views of a patient's images, at most so many as the run allows."""
         own = torch.Generator().manual_seed(seed)
         most = self.settings.max_images_per_patient
         picked = torch.randperm(len(positions), generator=own)[:most].sort().values
         some = positions[picked.numpy()]
-        return self.model.informed_views(fetch(some), self.knows(some), self.augment, own)
+        stored, known = see(some, own)
+        return self.model.informed_views(stored, known, self.augment, own)
 
 
 def images_of(owners_N: NDArray[np.int64]) -> list[NDArray[np.int64]]:

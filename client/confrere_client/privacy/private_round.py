@@ -82,8 +82,7 @@ def private_round(  # noqa: PLR0913  (what a site has at hand)
         owners_N=account.owners_N,
         charge=charge,
         engine=_engine(trainer),
-        knows=lambda positions: trainer.known(images, positions),
-    ).gradients(lambda positions: trainer.fetch(images, positions))
+    ).gradients(lambda positions, own: trainer.seen(images, positions, own))
     trained = trainer.follow(
         task.weights, state, steps, count=agreed.steps, place=place, watch=watch
     )

@@ -43,7 +43,7 @@ TOLD = (
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
     "shard", "offset", "nbytes", "digest", "mask", "boxes", "flags", "warnings", "tag_modality",
-    "tag_kernel", "tag_slice_thickness_mm", *FACTS, *PERSON.names,
+    "tag_kernel", "tag_slice_thickness_mm", "preprocessing", *FACTS, *PERSON.names,
 ]  # fmt: skip
 
 
@@ -146,17 +146,36 @@ class Prepared(Source):
         for number in range(0, shape[1 + axis], self.config.slice_step):
             part = partial(_slice, mask, axis, number) if mask else None
             cut = partial(_slice, image, 1 + axis, number)
-            yield _record(row, f"{row['key']}#{number}", cut, part)
+            yield _record(row, f"{row['key']}#{number}", cut, part, across=axis)
+
+
+def _spacing(row: dict[str, Any], across: int | None) -> tuple[float, ...]:
+    """Return millimetres between stored voxels, of a slice's own axes where it lies *across* one.
+
+    Empty unless there is one for each axis.
+    """
+    told = json.loads(row["preprocessing"] or "{}").get("spacing_after_mm") or ()
+    if len(told) != row["dims"] or not all(step > 0 for step in told):
+        return ()
+    return tuple(float(step) for axis, step in enumerate(told) if axis != across)
 
 
 def _record(
-    row: dict[str, Any], name: str, decode: Any, mask: Any, digest: str | None = None
+    row: dict[str, Any],
+    name: str,
+    decode: Any,
+    mask: Any,
+    *,
+    digest: str | None = None,
+    across: int | None = None,
 ) -> Record:
     # where nothing groups it, an exam stands for itself: its own name is its patient's
     make = Record if row["patient_known"] else OfNobodyKnown
     return make(
         name=name,
         decode=decode,
+        mapped=True,
+        spacing_mm=_spacing(row, across),
         patient=row["patient"],
         site=row["site"],
         split=row["split"],

@@ -15,7 +15,6 @@ from confrere_common.augment.draw import Draws, draw
 from confrere_common.augment.presets import Augmentation, Ranges
 from confrere_common.augment.resection import draw_cavities, resect
 from confrere_common.errors import DataError
-from confrere_common.preparation import reproducible
 
 BRIGHTEST = intensity.MEAN / intensity.STD
 """Largest normalised intensity; the smallest is its opposite."""
@@ -40,13 +39,11 @@ PREPROCESSING: Mapping[str, Any] = {
 }
 """What became of a file's pixels before the encoder saw them, as an encoder's card says it."""
 
-
-def preprocessing_of(prepared: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return what an encoder's card says of its input; *prepared*: how images came to be before.
-
-    As a prepared data set, or the run that demands it of every site, has it.
-    """
-    return {**PREPROCESSING, **({"prepared": reproducible(prepared)} if prepared else {})}
+CROPPED: Mapping[str, Any] = {
+    **PREPROCESSING,
+    "resize": "none: a crop of the input's size of images as they are, black beyond their edge",
+}
+"""The same where a run takes crops (data.crop_px)."""
 
 
 def augmentation(section: Augmentation, *, channels: int, size: tuple[int, ...]) -> "Pipeline":

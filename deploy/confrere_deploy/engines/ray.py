@@ -48,7 +48,7 @@ class Parcel:
     """What a private run asks: each site's ledger lies in its own folder."""
 
 
-@needs("ray", "pip install 'confrere[ray]', or use --engine inline")
+@needs("ray", "pip install 'confrere[ray]', or use --engine inline", whole=True)
 def ray(job: Job) -> ServerState:
     """Carry the job's remaining rounds over Flower and Ray."""
     simulation = _flower()
@@ -138,7 +138,7 @@ def _pack(job: Job) -> Parcel:
             rows[f"owners_{number}"] = job.images.catalog.patients[own]
     np.savez(job.folder / ROWS, **rows)  # type: ignore[arg-type]
     return Parcel(
-        pixels=Path(job.images.pixels.filename).resolve(),  # type: ignore[attr-defined]
+        pixels=Path(job.images.pixels.filename).resolve(),  # type: ignore[union-attr]
         folder=job.folder.resolve(),
         names=tuple(job.sites),
         digest=job.digest,

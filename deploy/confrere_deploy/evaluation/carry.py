@@ -130,6 +130,7 @@ def _open(contestant: Contestant, folder: Path, console: Console) -> Images:
             data.source,
             folder=folder,
             image_px=data.image_px,
+            crop_px=data.crop_px,
             channels=data.channels,
             cache_dir=default_cache_dir(),
             progress=lambda done, total: status.update(f"reading images: {done} of {total}"),

@@ -45,7 +45,14 @@ class Worse(Images):
 
     def batch(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return a copy of *rows*, worse where they are asked about."""
-        images = super().batch(rows)
+        return self._worse(super().batch(rows), rows)
+
+    def whole(self, row: int) -> torch.Tensor:
+        """Return a copy of all of one image, worse if it is asked about."""
+        whole = super().whole(row)
+        return self._worse(whole, np.array([row])) if self.cropped else whole
+
+    def _worse(self, images: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
         mine = np.isin(rows, self.asked)
         if mine.any():
             some = torch.from_numpy(mine)

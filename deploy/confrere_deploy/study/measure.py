@@ -65,11 +65,11 @@ class Exam:
 
     def embed(self, encoder: Encoder, device: torch.device) -> Features:
         """Return features of every image under an encoder, shape (all images, F)."""
-        return features(encoder, Subset(self.images, np.arange(len(self.images.pixels))), device)
+        return features(encoder, Subset(self.images, np.arange(len(self.images))), device)
 
     def raw(self) -> Features:
         """Return every image's own pixels as features, large ones averaged down."""
-        return raw_features(self.images, np.arange(len(self.images.pixels)))
+        return raw_features(self.images, np.arange(len(self.images)))
 
     def scores(self, models: Iterable[Features]) -> Scores:
         """Return what probes on each model's features score on the test images.
@@ -126,7 +126,7 @@ class Exam:
 
 def raw_features(images: Images, every: NDArray[np.int64]) -> Features:
     """Return the pixels of images as features, large ones averaged down."""
-    step = max(1, images.size // RAW_PX)
+    step = max(1, min(images.size // RAW_PX, *images.sides))
     pool = torch.nn.functional.avg_pool2d if images.dims == 2 else torch.nn.functional.avg_pool3d
     parts = [
         pool(images.batch(rows).float(), step).flatten(1).numpy()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from confrere_client.data.images import Images
+from confrere_client.data.volumes import Volumes
 from confrere_client.finetune.lesson import lesson_of
 from confrere_client.schedule import steps_in_round
 from confrere_client.train import Place, Trainer
@@ -71,13 +72,24 @@ def show(console: Console, table: Table) -> None:
 
 def _images(images: Images) -> str:
     catalog = images.catalog
-    size = " x ".join([str(images.size)] * images.dims)
+    size = " x ".join(map(str, images.sides))
     classes = f"{len(catalog.classes)} classes" if catalog.classes else "no labels"
     skipped = f"; {len(images.skipped)} unreadable, skipped" if images.skipped else ""
     return (
-        f"{len(catalog)} of {catalog.patient_count} patients, {images.channels} x {size}, "
-        f"{classes}{skipped}"
+        f"{len(catalog)} of {catalog.patient_count} patients, {images.channels} x {size}"
+        f"{_cut_from(images)}, {classes}{skipped}"
     )
+
+
+def _cut_from(images: Images) -> str:
+    """Say what crops are taken of; nothing where images are taken whole."""
+    if not isinstance(images.pixels, Volumes):
+        return ""
+    least, most = np.min(images.pixels.sizes, axis=0), np.max(images.pixels.sizes, axis=0)
+    small = np.less(images.pixels.sizes, images.sides).any(axis=1).sum()
+    filled = f", {small} filled up with black" if small else ""
+    ends = " to ".join(dict.fromkeys(" x ".join(map(str, sides)) for sides in (least, most)))
+    return f" (crops of {ends}{filled})"
 
 
 def _sites(images: Images, sites: Mapping[str, NDArray[np.int64]]) -> str:

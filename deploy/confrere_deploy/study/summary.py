@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.config import Run
 from confrere_common.loading import as_dict, digest, dump
-from confrere_common.model import decoder_weights, input_of, whole_encoder
+from confrere_common.model import decoder_weights, input_of, preprocessing_of, whole_encoder
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
 from confrere_deploy.families import ALL_FAMILIES
@@ -244,7 +243,7 @@ def _data(results: Results) -> schema.Data:
         patients=len(np.unique(patients[rows])),
         classes=images.catalog.classes,
         channels=images.channels,
-        size=(images.size,) * images.dims,
+        size=images.sides,
         modality=results.run.augment.modality,
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),
@@ -262,7 +261,7 @@ def _card(results: Results, report: schema.Report) -> Card:
         encoder=run.encoder,
         channels=channels,
         size=size,
-        preprocessing=preprocessing_of(results.exam.images.preparation),
+        preprocessing=preprocessing_of(run, results.exam.images.preparation),
         training={
             "digest": report.digest,
             "seed": run.seeds[0],

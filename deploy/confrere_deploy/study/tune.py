@@ -14,7 +14,6 @@ from confrere_client.data.images import Images, open_images
 from confrere_client.device import choose_device
 from confrere_client.finetune.judge import judge_of
 from confrere_client.finetune.pictures.gallery import galleries
-from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
 from confrere_common.loading import dump
@@ -24,6 +23,7 @@ from confrere_common.model import (
     encoder_weights,
     input_of,
     load_weights,
+    preprocessing_of,
 )
 from confrere_common.preparation import must_be_prepared
 from confrere_common.release import Card, save_release
@@ -148,6 +148,7 @@ def _open(run: Run, options: Options, console: Console) -> Images:
             run.data.source,
             folder=options.folder,
             image_px=run.data.image_px,
+            crop_px=run.data.crop_px,
             channels=run.data.channels,
             cache_dir=default_cache_dir(),
             progress=lambda done, total: status.update(f"reading images: {done} of {total}"),
@@ -210,7 +211,7 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
     }
     card = Card(
         encoder=run.encoder, channels=channels, size=size, training=training,
-        preprocessing=preprocessing_of(lecture.images.preparation),
+        preprocessing=preprocessing_of(run, lecture.images.preparation),
     )  # fmt: skip
     way_up = decoder_weights(run, arm.weights)
     save_release(out / "encoder.safetensors", encoder_weights(arm.weights), card, way_up)

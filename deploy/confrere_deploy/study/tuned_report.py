@@ -239,7 +239,7 @@ def _data(lecture: Lecture) -> schema.Data:
         patients=len(np.unique(patients[lecture.learned])),
         classes=lecture.finetune.classes or (),
         channels=images.channels,
-        size=(images.size,) * images.dims,
+        size=images.sides,
         modality=lecture.run.augment.modality,
         test_images=len(lecture.test),
         test_patients=len(np.unique(patients[lecture.test])),

@@ -8,14 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from confrere_common.augment.pipeline import preprocessing_of
 from confrere_common.code import code_digest
 from confrere_common.config import Run
 from confrere_common.errors import PrivacyError
 from confrere_common.family import Named
 from confrere_common.judged import evaluation_of
 from confrere_common.loading import dump
-from confrere_common.model import decoder_weights, input_of, objective_of, task_of, whole_encoder
+from confrere_common.model import (
+    decoder_weights,
+    input_of,
+    objective_of,
+    preprocessing_of,
+    task_of,
+    whole_encoder,
+)
 from confrere_common.pack import views
 from confrere_common.preparation import demanded
 from confrere_common.privacy.terms import epsilon_of
@@ -89,7 +95,7 @@ def _encoder(
         encoder=Named(name=run.encoder.name, knobs=dict(run.encoder.knobs)),
         channels=channels,
         size=size,
-        preprocessing=preprocessing_of(demanded(run.data.preparation)),
+        preprocessing=preprocessing_of(run, demanded(run.data.preparation)),
         training=training,
     )
     whole, way_up = whole_encoder(run, state.weights), decoder_weights(run, state.weights)

@@ -115,9 +115,15 @@ def test_a_crop_is_a_copy_of_its_box(tmp_path: Path) -> None:
     assert np.array_equal(images.pixels[2], shelf.images[2])
 
 
-@pytest.mark.parametrize("corner", [(-1, 0, 0), (0, 0, 5)])
-def test_a_crop_may_not_leave_the_image(tmp_path: Path, corner: tuple[int, int, int]) -> None:
-    images = opened(Shelf([noise(1, 8, 8, 8)]), tmp_path)
+@pytest.mark.parametrize("corner", [(-1, 0, 0), (0, 0, 5), (-9, 0, 0), (8, 3, 3)])
+def test_what_of_a_crop_lies_outside_the_image_is_black(
+    tmp_path: Path, corner: tuple[int, int, int]
+) -> None:
+    volume = noise(1, 8, 8, 8)
+    images = opened(Shelf([volume]), tmp_path)
+    framed = np.pad(volume, ((0, 0), *[(16, 16)] * 3))
 
-    with pytest.raises(IndexError, match="leaves the image"):
-        images.crop(0, corner, (4, 4, 4))
+    crop_CZYX = images.crop(0, corner, (4, 4, 4))
+
+    z, y, x = (16 + start for start in corner)
+    assert np.array_equal(crop_CZYX.numpy(), framed[:, z : z + 4, y : y + 4, x : x + 4])

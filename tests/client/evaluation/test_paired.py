@@ -152,3 +152,14 @@ def test_many_p_values_are_raised_step_by_step() -> None:
     assert found["c"] == pytest.approx(0.06)
     assert found["b"] == pytest.approx(0.06)
     assert np.isnan(found["none"])
+
+
+def test_a_mean_in_millimetres_has_its_interval_in_millimetres() -> None:
+    values_N, patients = np.array([3.0, 40.0, 11.0, 26.0]), np.arange(4)
+
+    measured = paired.InUnits(values_N=values_N)
+    found = paired.weighed_figure([measured, measured], patients)
+
+    assert found is not None
+    assert found.mean == pytest.approx(20)
+    assert 3 <= found.low < 20 < found.high <= 40

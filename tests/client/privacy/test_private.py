@@ -39,13 +39,13 @@ def test_a_round_is_charged_whole_before_an_image_is_fetched() -> None:
     def charge(event: Event) -> None:
         told.append(f"charged {event.steps}")
 
-    def fetch(positions: NDArray[np.int64]) -> Tensor:
+    def see(positions: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         told.append("fetched")
-        return noise(6).batch(positions)
+        return noise(6).batch(positions), []
 
     made = private(private_run(patients_per_step=6), range(6), charge=charge)
-    one = [flat(found) for found in made.gradients(fetch)]
-    again = [flat(found) for found in made.gradients(fetch)]
+    one = [flat(found) for found in made.gradients(see)]
+    again = [flat(found) for found in made.gradients(see)]
 
     assert told[0] == "charged 2"
     assert told.count("charged 2") == 2
@@ -57,13 +57,13 @@ def test_a_charge_that_is_refused_leaves_the_images_alone() -> None:
     def refuse(_: Event) -> None:
         raise Broke
 
-    def fetch(_: NDArray[np.int64]) -> Tensor:
+    def see(*_: object) -> tuple[Tensor, list[Tensor]]:
         raise AssertionError("no image may be fetched")
 
     made = private(private_run(), range(6), charge=refuse)
 
     with pytest.raises(Broke):
-        list(made.gradients(fetch))
+        list(made.gradients(see))
 
 
 def silent(sums: Weights, deviation: float, draw: Draw) -> Weights:  # noqa: ARG001
@@ -122,11 +122,11 @@ def test_patients_are_drawn_by_themselves_at_the_rate_that_is_accounted() -> Non
 def fetched_by(made: Private, images: Noise) -> list[int]:
     sizes: list[int] = []
 
-    def fetch(positions: NDArray[np.int64]) -> Tensor:
+    def see(positions: NDArray[np.int64], _: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         sizes.append(len(positions))
-        return images.batch(positions)
+        return images.batch(positions), []
 
-    made.step(images_of(made.owners_N), fetch, secure_bytes())
+    made.step(images_of(made.owners_N), see, secure_bytes())
     return sizes
 
 

@@ -144,3 +144,37 @@ def test_masks_come_with_their_images_and_slices_with_theirs(tmp_path: Path) -> 
         if one.mask is not None
     )
     assert {one.mask is None for one in slices} == {False}
+
+
+def test_spacing_is_that_of_what_is_stored_and_of_a_slice_its_own(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 255, (8, 12, 10), np.uint8)
+    nib.save(nib.Nifti1Image(volume, np.diag([1, 2, 3, 1])), tmp_path / "image.nii")
+    plan = Plan(image_px=None, spacing_mm=(6, 2, 1))
+    prepare(Order(sources=(tmp_path / "image.nii",), dataset=tmp_path / "set", plan=plan))
+
+    (whole,) = source(tmp_path).records()
+    slices = {
+        across: source(tmp_path, slices=across).records()[0].spacing_mm
+        for across in ("axial", "coronal", "sagittal")
+    }
+
+    assert whole.decode().shape == (1, 5, 12, 8)
+    assert whole.spacing_mm == pytest.approx((6, 2, 1))
+    assert slices["axial"] == whole.spacing_mm[1:]
+    assert slices["coronal"] == whole.spacing_mm[::2]
+    assert slices["sagittal"] == whole.spacing_mm[:2]
+
+
+def test_a_volume_that_does_not_tell_its_spacing_has_none(folder: Path) -> None:
+    assert {record.spacing_mm for record in source(folder, dims=3).records()} == {()}
+    assert all(record.mapped for record in source(folder, dims=3).records())
+
+
+def test_a_slice_is_cut_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    axial = source(folder, dims=3, slices="axial")
+
+    images = images_of(axial, image_px=64, crop_px=(3,), cache_dir=tmp_path)
+
+    due = axial.records()[7].decode()[:, 1:4, 0:3]
+    assert np.array_equal(images.batch(np.array([7]))[0].numpy(), due)
+    assert not list(tmp_path.iterdir())

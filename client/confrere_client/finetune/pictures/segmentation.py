@@ -26,15 +26,17 @@ def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]
     if not cases:
         return ()
     rows = exam.asked[[place for _, place in cases]]
-    found = found_masks(task, exam, rows)
-    truth = exam.images.known("mask", rows).numpy()
-    images = exam.images.batch(rows)
+    images = exam.images
     shown = tuple(
         Row(
             title=f"{kind}: Dice {float(answers['dice_NC'][place].mean()):.3f}",
-            cells=_cells(images[number].numpy(), truth[number], found[number]),
+            cells=_cells(
+                images.whole(int(row))[0].numpy(),
+                images.whole_mask(int(row)).astype(np.int64),
+                found_masks(task, exam, np.array([row]))[0],
+            ),
         )
-        for number, (kind, place) in enumerate(cases)
+        for row, (kind, place) in zip(rows, cases, strict=True)
     )
     names = enumerate(task.classes)
     key = ", ".join(f"{name}: {CALLED[number % len(CALLED)]}" for number, name in names)
