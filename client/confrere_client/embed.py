@@ -1,12 +1,14 @@
 """Features of images under a trained encoder: in batches, on whatever device there is.
 
-Shapes: N images, F features.
+Shapes: N images, F features, C channels, [Z] Y X voxels.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -16,15 +18,22 @@ from confrere_client.data.decode import decode_image, fit, recolour
 from confrere_client.data.volumes import middle, part
 from confrere_client.device import choose_device
 from confrere_client.facts import Pixels
-from confrere_client.source import UnreadableImage
+from confrere_client.source import Record, UnreadableImage, open_source
 from confrere_common.augment.pipeline import CROPPED, normalise
 from confrere_common.encoder import Encoder
 from confrere_common.errors import DataError
+from confrere_common.family import Named
 from confrere_common.pki.keys import signing_public
+from confrere_common.preparation import differences
 from confrere_common.release import Card, load_release
 from confrere_common.storage import atomic_write
 
+log = getLogger(__name__)
+T = TypeVar("T")
 BATCH = 128
+VOXELS = 1 << 23
+"""Of volumes, so many voxels are held at once."""
+
 Picture: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -52,8 +61,13 @@ class Embedder:
     def embed(self, *places: str | Path) -> tuple[list[Path], NDArray[np.float32]]:
         """Return the readable image files at *places* (files or folders) and their features (N, F).
 
-        DataError when there is no file, or none can be read.
+        DataError when there is no file, none can be read, or the encoder is one of volumes.
         """
+        if len(self.card.size) != 2:
+            raise DataError(
+                "this is an encoder of volumes: image files are no input of it. Bring volumes by "
+                "confrere client prepare, with the options that its card tells."
+            )
         files = find_images([Path(place) for place in places])
         kept, found = [], []
         for some in _chunks(files, BATCH):
@@ -66,13 +80,55 @@ class Embedder:
             raise DataError(f"none of the {len(files)} files is a readable image.")
         return kept, np.concatenate(found)
 
+    def embed_prepared(self, folder: str | Path) -> tuple[list[str], NDArray[np.float32]]:
+        """Return the keys of the exams in a prepared data set, and their features (N, F).
+
+        Pictures for an encoder in 2-D, or slices where its card says that it learned from such
+        (``key#number``); volumes for one in 3-D. A data set that was prepared otherwise than the
+        encoder's is taken and warned of. DataError when none is of the kind, or can be read.
+        """
+        due = self.card.preprocessing.get("prepared", {})
+        slices = due.get("slices", "none") if len(self.card.size) == 2 else "none"
+        dims = len(self.card.size) if slices == "none" else None
+        knobs: dict[str, Any] = {
+            "path": str(folder),
+            "dims": dims,
+            "slices": slices,
+            "leave_out": [],
+        }
+        source = open_source(Named(name="prepared", knobs=knobs), Path())
+        for text in differences(source.preparation or {}, due):
+            log.warning("the data set was prepared otherwise than the encoder's: %s", text)
+        kept, found = [], []
+        for some in _chunks(source.records(), self._batch):
+            pairs = [(one.name, image) for one in some if (image := self._decoded(one)) is not None]
+            if pairs:
+                kept += [name for name, _ in pairs]
+                found.append(self._features(torch.from_numpy(_stacked([im for _, im in pairs]))))
+        if not kept:
+            raise DataError("none of the data set's images can be read: prepare it again.")
+        return kept, np.concatenate(found)
+
+    @property
+    def _batch(self) -> int:
+        """Return how many images are held at once."""
+        return min(BATCH, max(1, VOXELS // math.prod(self.card.size)))
+
+    def _decoded(self, record: Record) -> Picture | None:
+        try:
+            return self._fitted(record.decode())
+        except UnreadableImage:
+            return None
+
+    def _fitted(self, image: Picture) -> Picture:
+        if self.card.preprocessing.get("resize") == CROPPED["resize"]:
+            corner = middle(image.shape[1:], self.card.size)
+            return recolour(part(image, corner, self.card.size), self.card.channels)
+        return fit(image, self.card.size[-1], self.card.channels)
+
     def _read(self, path: Path) -> Picture | None:
         try:
-            image = decode_image(path)
-            if self.card.preprocessing.get("resize") == CROPPED["resize"]:
-                corner = middle(image.shape[1:], self.card.size)
-                return recolour(part(image, corner, self.card.size), self.card.channels)
-            return fit(image, self.card.size[-1], self.card.channels)
+            return self._fitted(decode_image(path))
         except UnreadableImage:
             return None
 
@@ -84,27 +140,29 @@ class Embedder:
 
 
 def load(path: str | Path, *, device: str = "auto", key: Path | None = None) -> Embedder:
-    """Return the encoder saved at *path* (``encoder.safetensors``, its card beside it).
+    """Return the encoder saved at *path* (``encoder.safetensors``, its card beside it), 2-D or 3-D.
+
+    ``encoder`` is a module of torch, ``card.preprocessing`` how pixels become its input.
 
     CheckpointError where a file of its release was altered, or with the signer's *key* (a ``.pub``)
     where anybody else signed it.
     """
     encoder, card = load_release(Path(path), signing_public(key.read_bytes()) if key else None)
-    if len(card.size) != 2:
-        raise DataError(f"{path} is an encoder of volumes: image files are no input of it.")
     chosen = choose_device(device)
     return Embedder(encoder=encoder.to(chosen), card=card, device=chosen)
 
 
-def write_features(path: Path, files: Sequence[Path], found: NDArray[np.float32]) -> None:
-    """Write a Parquet file with one row an image: ``path`` and ``features`` (a list of F)."""
+def write_features(
+    path: Path, images: Sequence[Path | str], found: NDArray[np.float32], *, called: str = "path"
+) -> None:
+    """Write a Parquet file with one row an image: *called* and ``features`` (a list of F)."""
     # Imported here: only this needs it, and it takes long to load.
     import pyarrow as arrow
     from pyarrow import parquet
 
     values = arrow.array(found.reshape(-1))
     column = arrow.FixedSizeListArray.from_arrays(values, found.shape[1])
-    table = arrow.table({"path": [str(file) for file in files], "features": column})
+    table = arrow.table({called: [str(image) for image in images], "features": column})
     buffer = arrow.BufferOutputStream()
     parquet.write_table(table, buffer)
     atomic_write(path, buffer.getvalue().to_pybytes())
@@ -134,6 +192,6 @@ def _stacked(pictures: Sequence[Picture]) -> NDArray[Any]:
     return np.stack([p if p.dtype == np.uint16 else p.astype(np.uint16) * 257 for p in pictures])
 
 
-def _chunks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

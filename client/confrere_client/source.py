@@ -84,6 +84,11 @@ class Source(ABC):
         self.config = config
         self.folder = folder
 
+    @property
+    def preparation(self) -> Mapping[str, Any] | None:
+        """Return how the images were prepared before (``common.preparation``); None: not at all."""
+        return None
+
     @abstractmethod
     def records(self) -> Sequence[Record]:
         """List every image without decoding it; DataError when there is nothing to list."""

@@ -15,6 +15,7 @@ from confrere_common.family import Choice as Choice
 from confrere_common.family import Named
 from confrere_common.finetune import Finetune
 from confrere_common.limits import Limits
+from confrere_common.preparation import Preparation
 from confrere_common.privacy.settings import Privacy
 from confrere_common.secagg.section import SecureAggregation
 from confrere_common.section import section
@@ -42,6 +43,12 @@ def _differing(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names) or "" in names:
+        raise ValueError("name each site once")
+    return names
+
+
 def _listed(sides: Any) -> Any:
     """Return one side alone as a list of one, so that equal runs are written alike."""
     return (sides,) if isinstance(sides, int) else sides
@@ -63,7 +70,8 @@ class Data:
     """Which images, and how they are spread over sites in a simulation."""
 
     source: Choice
-    """Where the images come from: a source and its knobs (phantom, npz, catalog, folder)."""
+    """Where the images come from: a source and its knobs (phantom, npz, catalog, folder,
+    prepared, site)."""
 
     image_px: Side = 64
     """Longer side of every image in pixels (voxels in 3-D): resized once, with the aspect kept."""
@@ -88,6 +96,15 @@ class Data:
 
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the remaining patients on which the probe chooses its regularisation."""
+
+    leave_out: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    """Acquisition sites, as the data name them, of which nobody learns in a simulated pre-training:
+    their images neither train nor validate nor count in a floor. Their test patients are told of
+    by themselves."""
+
+    preparation: Preparation | None = None
+    """How every data set must have been prepared (confrere client prepare): a site whose own was
+    prepared otherwise takes no part, and the release tells it. Absent: nothing is demanded."""
 
     seed: Seed = 0
     """Seed of the test split and of the spread over sites: the same in every repetition."""

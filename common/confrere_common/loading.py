@@ -33,6 +33,11 @@ COMMON_FAMILIES: Families = {
 }
 
 
+LATER = ("leave_out", "preparation", "crop_px")
+"""Keys of data that are absent from a dumped run which does not use them: they came after digests
+of runs had been written down."""
+
+
 def read_run(
     path: Path, overrides: Sequence[str] = (), families: Families = COMMON_FAMILIES
 ) -> Run:
@@ -116,8 +121,9 @@ def override(plain: Mapping[str, Any], text: str) -> dict[str, Any]:
 def as_dict(run: Run, families: Families = COMMON_FAMILIES) -> dict[str, Any]:
     """Return the effective run as plain values, each choice with all its knobs spelled out."""
     plain: dict[str, Any] = _plain(run)
-    if run.data.crop_px is None:  # it is younger than the digests of runs, and must not change them
-        del plain["data"]["crop_px"]
+    for key in LATER:
+        if not plain["data"][key]:
+            del plain["data"][key]
     for place, family in families.items():
         *parents, last = place.split(".")
         holder = _at(plain, ".".join(parents)) if parents else plain

@@ -17,6 +17,7 @@ from confrere_common.finetune import Finetune
 from confrere_common.method import METHODS, Method, build_method
 from confrere_common.parts.decoder import Decoder
 from confrere_common.parts.lora import folded
+from confrere_common.preparation import reproducible
 from confrere_common.task import UNKNOWN_CLASSES, build_task
 from confrere_common.weights import Weights
 
@@ -33,9 +34,14 @@ def input_of(run: Run) -> tuple[int, tuple[int, ...]]:
     return run.data.channels, run.data.sides(run.data.dims)
 
 
-def preprocessing_of(run: Run) -> Mapping[str, Any]:
-    """Return what becomes of a file's pixels, as the card of the run's encoder says it."""
-    return PREPROCESSING if run.data.crop_px is None else CROPPED
+def preprocessing_of(run: Run, prepared: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Return what the card of the run's encoder says of its input.
+
+    *prepared*: how the images came to be before, as a prepared data set, or the run that demands it
+    of every site, has it.
+    """
+    own = PREPROCESSING if run.data.crop_px is None else CROPPED
+    return {**own, **({"prepared": reproducible(prepared)} if prepared else {})}
 
 
 def build_model(run: Run, seed: int) -> Method:

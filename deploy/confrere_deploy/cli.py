@@ -159,16 +159,27 @@ def rules() -> None:
 @app.command()
 def embed(
     encoder: Annotated[Path, typer.Argument(help="encoder.safetensors, its card beside it.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image files, folders of them, or one prepared data set (2-D or 3-D)."),
+    ],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("features.parquet"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")] = "auto",
 ) -> None:
-    """Turn images into features: one row an image, columns path and features."""
+    """Turn images into features: one row an image, columns path (or key) and features."""
     from confrere_client.embed import load, write_features
+    from confrere_client.ingest.keeping.dataset import is_dataset
 
-    files, features = load(encoder, device=device).embed(*images)
-    write_features(out, files, features)
-    console.print(f"{out}: {len(files)} images, {features.shape[1]} features each.", markup=False)
+    embedder = load(encoder, device=device)
+    if len(images) == 1 and is_dataset(images[0]):
+        keys, features = embedder.embed_prepared(images[0])
+        write_features(out, keys, features, called="key")
+    else:
+        files, features = embedder.embed(*images)
+        write_features(out, files, features)
+    console.print(
+        f"{out}: {len(features)} images, {features.shape[1]} features each.", markup=False
+    )
 
 
 def main() -> None:

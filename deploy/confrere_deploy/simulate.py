@@ -17,13 +17,14 @@ from confrere_common.config import Run
 from confrere_common.errors import RoundError
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, shared_weights
+from confrere_common.preparation import must_be_prepared
 from confrere_common.weights import Weights
 from confrere_deploy.engine import ENGINES, must_cut, must_run
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.split import sites_of_test, spread
 from confrere_deploy.study import arms, plan
 from confrere_deploy.study.cost import Clock
-from confrere_deploy.study.holdout import holdout
+from confrere_deploy.study.holdout import holdout, without
 from confrere_deploy.study.measure import (
     Exam,
     Features,
@@ -56,12 +57,14 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     must_join(run)
     choose_device(run.train.device)
     images = _open(run, options.folder, console)
+    must_be_prepared(images.preparation, run.data.preparation)
     run = settled(run, images)
     text = dump(run, ALL_FAMILIES)
     # With the versions: scores that an older code kept are none of this study's.
     study = {"run": digest(text), "images": images.digest, "name": run.name}
     study |= {"confrere": version("confrere"), "torch": version("torch")}
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
+    held, unseen = without(images.catalog, held, run.data.leave_out)
     sites = spread(run.data, images.catalog, held.train)
     must_hide(run, len(draw_cohort(tuple(sites), run.federation.cohort, 1, 0)))
     table = plan.plan(run, images, sites, held)
@@ -73,7 +76,7 @@ def carry_out(run: Run, options: Options, console: Console) -> Results:
     plan.show(console, table)
 
     where = sites_of_test(images.catalog, sites, held.test, run.data.seed)
-    exam = Exam(images=images, holdout=held, sites=where)
+    exam = Exam(images=images, holdout=held, sites=where, unseen=unseen)
     with clock:
         done = _train_all(run, options, exam, sites, console, clock)
         results = replace(done, clock=clock, command=options.command)

@@ -1,8 +1,11 @@
 """What preparing a folder costs: against plain loops, with more files, and what a crop saves.
 
     python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 20000] [--quick]
+    python tests/benchmarks/ingest.py --linear [15] [--repeats 5] [--quick]
 
 Prints a table and writes ``results/ingest.json`` (``--quick`` writes nothing).
+``--linear`` asks of a quiet machine alone whether two jobs take half the time of one, with enough
+files of each kind for so many seconds of one job, and writes ``results/ingest_linear.json``.
 
 Each plain loop does the same job with pydicom, Pillow or nibabel alone: decode, bring to the unit,
 scale, resample, write the same bytes to one file. It is given its files, DICOM sorted into series,
@@ -20,8 +23,8 @@ of the wall mean little where the load is over the number of cores.
 """
 
 import argparse
-import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -29,28 +32,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
+from ingest_kinds import BOX_SLICES, KINDS, ball, make_pictures, plain, whole
 from process_watch import Watch
 from timing import Row, facts, said, write
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import pacs
 
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
 
 RATIO, CROP, GROWTH = 0.9, 50.0, 1.25
-CROP_VOXELS, VOLUME_VOXELS = 96, 160
-BOX_SLICES = 40
+LINEAR = 1.8
+"""How many times faster two jobs shall be than one."""
 
+CROP_VOXELS, VOLUME_VOXELS = 96, 160
 ALONE = """
 import sys
 from pathlib import Path
@@ -64,149 +63,6 @@ status = Path("/proc/self/status").read_text()
 print(next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024)
 """
 """Prepares in a process that loads nothing else; prints the most memory that it held, in MiB."""
-
-Decoded = Callable[[Sequence[Path]], Iterator[np.ndarray]]
-
-
-def plain(decoded: Decoded, files: Sequence[Path], out: Path) -> None:
-    """Write what *decoded* makes of *files*."""
-    with out.open("wb") as target:
-        for values in decoded(files):
-            target.write(values.tobytes())
-
-
-def whole(decoded: Decoded, files: Sequence[Path], out: Path) -> None:
-    """Write it, and where each image lies, with digest and figures."""
-    rows = []
-    with out.open("wb") as target:
-        for values in decoded(by_series(files)):
-            rows.append(
-                {
-                    "offset": target.tell(), "shape": list(values.shape),
-                    "digest": hashlib.sha256(values).hexdigest(),
-                    "mean": float(values.mean()), "std": float(values.std()),
-                }
-            )  # fmt: skip
-            target.write(values)
-    pq.write_table(pa.Table.from_pylist(rows), out.with_suffix(".parquet"))
-
-
-def by_series(files: Sequence[Path]) -> Sequence[Path]:
-    """Return DICOM files sorted by what their headers say; others as they are."""
-    import pydicom
-
-    if files[0].suffix != ".dcm":
-        return files
-    found = []
-    for file in files:
-        ds = pydicom.dcmread(file, stop_before_pixels=True)
-        place = float(ds.ImagePositionPatient[2])
-        found.append((str(ds.PatientID), str(ds.SeriesInstanceUID), place, file))
-    return [file for *_, file in sorted(found)]
-
-
-def plain_ct(files: Sequence[Path]) -> Iterator[np.ndarray]:
-    """Stack each folder's slices by position, in HU, windowed."""
-    import pydicom
-
-    folders: dict[Path, list[Path]] = {}
-    for file in files:
-        folders.setdefault(file.parent, []).append(file)
-    for slices in folders.values():
-        read = [pydicom.dcmread(file) for file in slices]
-        read.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
-        volume = np.stack([ds.pixel_array for ds in read]).astype(np.float32)
-        volume *= np.float32(read[0].RescaleSlope)
-        volume += np.float32(read[0].RescaleIntercept)
-        yield levels(volume, -1000, 1000)
-
-
-def plain_picture(files: Sequence[Path]) -> Iterator[np.ndarray]:
-    for file in files:
-        with Image.open(file) as image:
-            colour = image.convert("RGB")
-        if max(colour.size) > 256:
-            colour = colour.resize((256, 256), Image.Resampling.BILINEAR)
-        yield np.ascontiguousarray(np.moveaxis(np.asarray(colour), -1, 0))
-
-
-def plain_nifti(files: Sequence[Path]) -> Iterator[np.ndarray]:
-    import nibabel
-
-    for file in files:
-        image: Any = nibabel.as_closest_canonical(nibabel.load(file))
-        volume = np.asarray(image.dataobj, np.float32).T
-        low, high = np.percentile(volume[volume > volume.mean()], (0.5, 99.5))
-        yield np.ascontiguousarray(levels(volume, low, high))
-
-
-def levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = np.clip((values - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    return np.rint(scaled * 65535).astype(np.uint16)
-
-
-def make_ct(folder: Path, count: int, syntax: Any = None) -> None:
-    rng = np.random.default_rng(0)
-    for at in range(count):
-        series, z = divmod(at, BOX_SLICES)
-        who = pacs.Person(
-            number=series, name=f"A{series}^B", identity=f"PAT{series}", born="19500101"
-        )
-        body = pacs._body(np.random.default_rng(series), 256) + rng.normal(0, 9, (256, 256))
-        ds = pacs._slice(who, z, body)
-        path = folder / f"{series:03}/{z:03}.dcm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (pacs.packed(ds, syntax) if syntax else ds).save_as(path)
-
-
-def make_packed_ct(folder: Path, count: int) -> None:
-    make_ct(folder, count, pacs.JPEG2000Lossless)
-
-
-def make_pictures(folder: Path, count: int, px: int, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    for at in range(count):
-        coarse = Image.fromarray(rng.integers(0, 255, (px // 8, px // 8, 3), np.uint8))
-        coarse.resize((px, px), Image.Resampling.BICUBIC).save(folder / f"{at:05}.{suffix}")
-
-
-def make_nifti(folder: Path, count: int) -> None:
-    import nibabel
-
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    for at in range(count):
-        values = _ball(rng, 64)
-        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / f"{at:05}.nii.gz")
-
-
-def _ball(rng: np.random.Generator, side: int) -> np.ndarray:
-    grid = np.indices((side,) * 3, np.float32) - side / 2
-    inside = (grid**2).sum(0) < (side * 0.4) ** 2
-    return (inside * 500 + rng.normal(60, 15, inside.shape)).astype(np.int16)
-
-
-KINDS: dict[str, tuple[Callable[[Path, int], None], Decoded, Plan, float]] = {
-    "CT slices, 256 px": (make_ct, plain_ct, Plan(image_px=None), 1),
-    "CT slices, JPEG 2000": (make_packed_ct, plain_ct, Plan(image_px=None), 0.5),
-    "JPEG, 224 px kept": (
-        lambda folder, count: make_pictures(folder, count, 224, "jpg"),
-        plain_picture, Plan(image_px=256), 1,
-    ),
-    "JPEG, 1024 to 256 px": (
-        lambda folder, count: make_pictures(folder, count, 1024, "jpg"),
-        plain_picture, Plan(image_px=256), 0.5,
-    ),
-    "PNG, 512 to 256 px": (
-        lambda folder, count: make_pictures(folder, count, 512, "png"),
-        plain_picture, Plan(image_px=256), 0.5,
-    ),
-    "NIfTI, 64 voxels, gz": (
-        make_nifti, plain_nifti, Plan(modality="mr", image_px=None), 0.25,
-    ),
-}  # fmt: skip
-"""Name -> how files are made, the plain decoding, our plan, the share of --files."""
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -229,7 +85,8 @@ def ours(files: Path, into: Path, plan: Plan, jobs: int = 1) -> None:
 
 def compare(name: str, count: int, repeats: int, folder: Path) -> Row:
     """Return what a file costs ours and plain, and how long one and two jobs take."""
-    make, decoded, plan, _ = KINDS[name]
+    make, decoded, plan, share = KINDS[name]
+    count = int(count * share)
     few = max(BOX_SLICES if "CT" in name else 4, count // 4)
     for part, files in (("all", count), ("few", few)):
         make(folder / part, files)
@@ -263,6 +120,42 @@ def compare(name: str, count: int, repeats: int, folder: Path) -> Row:
     }
 
 
+def linear(name: str, seconds: float, repeats: int, folder: Path) -> Row:
+    """Return how long one and two jobs take over as many files as one is *seconds* at."""
+    make, _, plan, _ = KINDS[name]
+    few, more = 2 * BOX_SLICES, 6 * BOX_SLICES
+    spent = []
+    for files in (few, more):
+        make(folder / str(files), files)
+        spent.append(cpu_s(lambda n=files: ours(folder / str(n), folder / "set", plan)))
+    per_box_s = (spent[1] - spent[0]) / (more - few) * BOX_SLICES
+    count = BOX_SLICES * math.ceil(seconds / per_box_s)
+    make(folder / "all", count)
+    runs = [
+        [_both(lambda n=jobs: ours(folder / "all", folder / "set", plan, n)) for jobs in (1, 2)]
+        for _ in range(repeats)
+    ]
+    return {
+        "files": count,
+        "wall_s": [median(run[at][0] for run in runs) for at in (0, 1)],
+        "cpu_s": [median(run[at][1] for run in runs) for at in (0, 1)],
+        "times_faster": median(one[0] / two[0] for one, two in runs),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def show_linear(kinds: Mapping[str, Row]) -> None:
+    head = ("files", "wall 1 job", "wall 2 jobs", "faster", "", "cpu 1 job", "cpu 2 jobs", "load")
+    print(f"{'':24}" + "".join(f"{word:>12}" for word in head))
+    for name, row in kinds.items():
+        words = (
+            str(row["files"]), *(f"{one:.1f}" for one in row["wall_s"]),
+            f"{row['times_faster']:.2f}", said(row["times_faster"] >= LINEAR),
+            *(f"{one:.1f}" for one in row["cpu_s"]), f"{row['load']:.1f}",
+        )  # fmt: skip
+        print(f"{name:24}" + "".join(f"{word:>12}" for word in words))
+
+
 def _both(work: Callable[[], object]) -> tuple[float, float]:
     """Return seconds of the wall and of the processors."""
     before = _spent()
@@ -287,7 +180,7 @@ def crops(repeats: int) -> Row:
         (folder / "in").mkdir()
         files = [folder / f"in/{at}.nii.gz" for at in range(3)]
         for file in files:
-            nibabel.save(nibabel.Nifti1Image(_ball(rng, VOLUME_VOXELS), np.eye(4)), file)
+            nibabel.save(nibabel.Nifti1Image(ball(rng, VOLUME_VOXELS), np.eye(4)), file)
         prepare(
             Order(
                 sources=(folder / "in",), dataset=folder / "set",
@@ -392,22 +285,42 @@ def show(result: Row) -> None:
         print(f"the parent's memory grew by a factor of {growth:.2f}: {said(growth <= GROWTH)}")
 
 
+def _each(names: Sequence[str], measured: Callable[[str, Path], Row]) -> dict[str, Row]:
+    """Return what is *measured* of each kind, in a folder of its own."""
+    found = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measured(name, Path(folder))
+    return found
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--files", type=int, default=400)
     words.add_argument("--repeats", type=int, default=5)
     words.add_argument("--small", type=int, nargs="*", default=[1_000, 5_000, 20_000])
     words.add_argument("--only-memory", action="store_true", help="keep the other figures")
+    words.add_argument("--linear", type=float, nargs="?", const=15.0, metavar="SECONDS")
+    words.add_argument("--kinds", nargs="*", choices=KINDS, default=[*KINDS])
     words.add_argument("--quick", action="store_true", help="write nothing")
     given = words.parse_args()
+    if given.linear:
+        kinds = _each(
+            given.kinds,
+            lambda name, folder: linear(name, given.linear, given.repeats, folder),
+        )
+        show_linear(kinds)
+        if not given.quick:
+            write("ingest_linear", {**facts(), "kinds": kinds})
+        return
     if given.only_memory:
         former = json.loads((Path(__file__).parent / "results/ingest.json").read_text())
         write("ingest", {**former, "memory": memory(given.small)})
         return
-    kinds = {}
-    for name, (_, _, _, share) in KINDS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            kinds[name] = compare(name, int(given.files * share), given.repeats, Path(folder))
+    kinds = _each(
+        given.kinds,
+        lambda name, folder: compare(name, given.files, given.repeats, folder),
+    )
     result = {
         **facts(), "kinds": kinds, "crop": crops(given.repeats), "memory": memory(given.small)
     }  # fmt: skip

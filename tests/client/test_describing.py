@@ -2,6 +2,7 @@
 and so is what is left of all patients; no text but the run's own leaves."
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from described import ASKED, closed, record, records, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
+from confrere_client.data.images import images_of
 from confrere_client.describing import KEPT, TooFewPatients, counted, describe
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
@@ -228,3 +231,38 @@ def test_a_prepared_data_set_tells_without_being_opened_what_it_would_tell_opene
     for name in ("images", "longer_px", "slices", "shorter_share", "bits", "mean", "contrast"):
         assert found.counts[name] == opened.counts[name]
     assert sum(count for _, _, count in found.counts["mean"].cells) == 12
+
+
+def test_sex_and_age_of_a_prepared_data_set_are_in_no_description_and_no_run(
+    tmp_path: Path,
+) -> None:
+    """``sources/prepared.py``: "Guarantee: sex and age are told to an evaluation at the site and to
+    nothing else: no image of a run and no description knows them."
+    """
+    rng, found = np.random.default_rng(0), []
+    pictures = [rng.integers(0, 200, (9, 7), np.uint8) for _ in range(12)]
+    for columns in ("", ",sex,age"):
+        folder = tmp_path / f"with{columns}"
+        (folder / "in").mkdir(parents=True)
+        lines = [f"path,patient{columns}"]
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(folder / f"in/{number}.png")
+            lines.append(f"{number}.png,p{number}" + (",F,67" if columns else ""))
+        (folder / "in/t.csv").write_text("\n".join(lines))
+        secret = tmp_path / "patient.key"
+        prepare(
+            Order(
+                sources=(folder / "in",), dataset=folder / "set", table=folder / "in/t.csv",
+                secret=secret,
+            )
+        )  # fmt: skip
+        source = open_source(Named(name="prepared", knobs={"path": "set"}), folder)
+        images = images_of(source, image_px=8, cache_dir=tmp_path / "cache")
+        shared = json.loads((folder / "set/report.json").read_bytes())["shared"]
+        told = description_text(describe(source.records(), ASKED), ASKED)
+        found.append((told, shared, sorted(vars(images.catalog)), source.records()[0].about))
+
+    (plain, plain_shared, plain_catalog, nothing), (text, shared, catalog, about) = found
+    assert (nothing, about) == ({}, {"sex": "female", "age": "60-69"})
+    assert (text, shared, catalog) == (plain, plain_shared, plain_catalog)
+    assert not {"sex", "age", "about"} & set(catalog)

@@ -1,16 +1,19 @@
 """Every field of a run is explained, with its value and what it would be by default."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from confrere_common.config import Run
+from confrere_client.source import SOURCES
+from confrere_common.config import Data, Run
 from confrere_common.loading import parse_run
 from confrere_common.method import METHODS
-from confrere_common.section import section_fields
+from confrere_common.section import documentation, section_fields
 from confrere_deploy.explain import explained
 from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.split import SPLITS
 
 
 def run(**changes: Any) -> Run:
@@ -43,6 +46,13 @@ def test_a_choice_shows_its_caption_its_knobs_and_what_else_there_is() -> None:
     assert "    momentum: 0.996    # How much of itself the teacher keeps" not in text
     assert "\n  momentum: 0.996    # How much of itself the teacher keeps" in text
     assert "\n    images: 1700    # Images at all sites together." in text
+
+
+def test_the_texts_of_sources_and_splits_name_all_there_are() -> None:
+    told = documentation(Data)
+
+    assert all(re.search(rf"\b{name}\b", told["source"]) for name in SOURCES.names())
+    assert all(re.search(rf"\b{name}\b", told["split"]) for name in SPLITS.names())
 
 
 def test_only_what_was_changed_shows_its_default() -> None:

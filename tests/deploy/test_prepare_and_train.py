@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from pacs import Export, export
 from typer.testing import CliRunner
 
 from confrere_client.ingest.judging.phi import check_phi
+from confrere_client.source import open_source
+from confrere_common.family import Named
 from confrere_deploy.cli import app
 
 SIZE = 60
@@ -109,6 +112,58 @@ def test_an_export_trains_as_slices(pacs: Export, tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert report["name"] == "tiny"
+    prepared = report["data"]["preparation"]
+    assert (prepared["ct_windows"], prepared["image_px"]) == (["wide"], 32)
+    assert prepared["slices"] == "axial"
+    assert "ct: hu windows (wide), cropped" in prepared["scaling"]
+    assert not [name for name in pacs.names if name in json.dumps(prepared)]
+    assert "image px 32" in (tmp_path / "run/out/report.html").read_text()
+    ran("export", tmp_path / "run/out", "--out", tmp_path / "release", "--key", tmp_path / "k.key")
+    card = json.loads((tmp_path / "release/card.json").read_text())
+    assert card["preprocessing"]["prepared"]["hu_windows"] == {
+        "wide": {"centre": 0.0, "width": 2000.0}
+    }
+    assert "Hounsfield" not in (tmp_path / "release/card.md").read_text()
+    assert "hu windows" in (tmp_path / "release/card.md").read_text()
+
+
+def test_the_input_of_a_ct_encoder_can_be_made_again_from_its_release_alone(
+    tmp_path: Path,
+) -> None:
+    from dicom_files import dataset, written
+
+    from confrere_common.augment.pipeline import normalise
+    from confrere_common.release import load_release
+
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    hounsfield = [rng.integers(-1000, 1000, (16, 16)).astype(np.int16) for _ in range(12)]
+    for number, values in enumerate(hounsfield):
+        own = {"SeriesInstanceUID": f"1.2.3.{number}", "PatientID": f"PAT-{number}", "number": 1}
+        ds = dataset(values, **own, RescaleSlope=1, RescaleIntercept=0, PixelSpacing=[1, 1])
+        written(ds, tmp_path / f"in/{number}.dcm")
+    ran(
+        "client", "prepare", tmp_path / "in", "--out", tmp_path / "set",
+        "--set", "ct_windows=[lung]", "--set", "crop_foreground=false",
+    )  # fmt: skip
+    trained(
+        tmp_path / "run", {"path": str(tmp_path / "set")}, method="simclr",
+        encoder={"name": "resnet", "depth": 18, "width": 8}, augment={"modality": "ct"},
+    )  # fmt: skip
+
+    _, card = load_release(tmp_path / "run/out/encoder.safetensors")
+    window = card.preprocessing["prepared"]["hu_windows"]["lung"]
+    made = [
+        np.clip((values - window["centre"]) / window["width"] + 0.5, 0, 1) for values in hounsfield
+    ]
+    again = [(levels - card.preprocessing["mean"]) / card.preprocessing["std"] for levels in made]
+    source = open_source(Named(name="prepared", knobs={"path": str(tmp_path / "set")}), tmp_path)
+    seen = [
+        normalise(torch.from_numpy(record.decode()[None].copy())).numpy()[0, 0]
+        for record in source.records()
+    ]
+
+    assert all(any(np.abs(one - other).max() < 1e-3 for other in seen) for one in again)
 
 
 @pytest.fixture(scope="module")

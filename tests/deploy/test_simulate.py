@@ -9,12 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
 from confrere_client.embed import load
-from confrere_common.errors import RoundError
+from confrere_common.errors import DataError, RoundError
 from confrere_common.loading import read_run
+from confrere_deploy.cli import app
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.report.codec import from_json
 from confrere_deploy.simulate import Options, carry_out
@@ -67,10 +71,16 @@ def test_a_study_leaves_a_report_an_encoder_and_checkpoints(tiny: Path, tmp_path
 
     report = from_json((out / "report.json").read_bytes())
     assert set(report.arms) == {"raw", "random", "local", "federated", "centralised"}
+    for site, gain in report.joining.gains.items():
+        joined, alone = (report.arms[arm].sites[site].linear.auc for arm in ("federated", "local"))
+        assert gain.mean == pytest.approx(joined.mean - alone.mean)
+    assert report.joining.gains.keys() == report.arms["local"].sites.keys()
     assert [site.site for site in report.sites] == ["site-0", "site-1"]
     assert [item.round for item in report.rounds] == [1, 2, 3]
     assert report.rounds[0].bytes_up > 0
-    assert "<html" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Federated less alone" in page
+    assert "lost by joining" in page
     assert len(list((out / "federated/seed-0/checkpoints").glob("round-*"))) == 3
     assert str(out / "report.html") in printed.replace("\n", "")
     card = json.loads((out / "encoder.json").read_bytes())
@@ -257,3 +267,100 @@ def test_every_data_fault_is_a_sentence(tiny: Path, tmp_path: Path) -> None:
         assert process.returncode == 2, errors
         assert "Traceback" not in errors
         assert faults[text] in errors
+
+
+def unseen_run(tiny: Path, folder: Path, seed: int = 0) -> Path:
+    """Return the run on 120 patients at three sites; images of site-2 are noise of *seed*."""
+    arrays = np.load(tiny.parent / "images.npz")
+    images = np.concatenate([arrays["train_images"], arrays["train_images"][:, ::-1, ::-1]])
+    sites = np.array([f"site-{row // 3 % 3}" for row in range(len(images))])
+    noise = np.random.default_rng(seed).integers(0, 256, images.shape, np.uint8)
+    images[sites == "site-2"] = noise[sites == "site-2"]
+    labels = np.tile(arrays["train_labels"], (2, 1))
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "images.npz", train_images=images, train_labels=labels, train_sites=sites)
+    return Path(shutil.copy(tiny, folder / "run.yaml"))
+
+
+def test_of_a_site_that_is_left_out_nothing_is_learned_and_its_test_is_told_apart(
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    reports, encoders = [], []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        run = unseen_run(tiny, folder, seed)
+        carry(run, folder / "out", "data.leave_out=[site-2]", "floors=all")
+        reports.append(from_json((folder / "out/report.json").read_bytes()))
+        encoders.append((folder / "out/encoder.safetensors").read_bytes())
+
+    one, other = reports
+    assert encoders[0] == encoders[1]
+    assert [site.site for site in one.sites] == ["site-0", "site-1"]
+    for name, arm in one.arms.items():
+        assert arm.linear == other.arms[name].linear
+        assert arm.knn == other.arms[name].knn
+        assert arm.rankme == other.arms[name].rankme
+        assert set(arm.sites or {}) == {"site-0", "site-1"}
+        assert set(arm.unseen or {}) == {"site-2"}
+    assert one.arms["federated"].unseen != other.arms["federated"].unseen
+    page = (tmp_path / "1/out/report.html").read_text()
+    assert "At site-2, of which nobody learned, the AUC is" in page
+    card = json.loads((tmp_path / "1/out/encoder.json").read_text())
+    assert card["training"]["left_out"] == ["site-2"]
+
+
+def test_patients_held_out_of_other_sites_are_those_of_the_whole_run(
+    tiny: Path, tmp_path: Path
+) -> None:
+    run = unseen_run(tiny, tmp_path / "three")
+    carry(run, tmp_path / "whole")
+    carry(run, tmp_path / "out", "data.leave_out=[site-2]")
+
+    whole, left = (
+        from_json((tmp_path / name / "report.json").read_bytes()) for name in ("whole", "out")
+    )
+
+    theirs = {site.site: site for site in whole.sites}
+    assert all(site == theirs[site.site] for site in left.sites)
+    assert left.data.test_patients == sum(site.test_patients or 0 for site in left.sites)
+    assert "leave_out" not in whole.run["data"]
+    assert whole.arms["federated"].unseen is None
+
+
+@pytest.mark.parametrize(
+    ("sites", "fault"),
+    [("[site-9]", "site-9"), ("[site-0,site-1,site-2]", "held out")],
+)
+def test_a_site_that_is_none_or_all_of_them_cannot_be_left_out(
+    tiny: Path, tmp_path: Path, sites: str, fault: str
+) -> None:
+    run = unseen_run(tiny, tmp_path / "three")
+
+    with pytest.raises(DataError, match=fault):
+        carry(run, tmp_path / "out", f"data.leave_out={sites}")
+
+
+def test_a_site_is_unseen_from_pre_training_on_to_the_evaluation_by_commands(
+    tiny: Path, tmp_path: Path
+) -> None:
+    run = unseen_run(tiny, tmp_path / "three")
+    plain = yaml.safe_load(run.read_text())
+    tuned = {**plain, "stage": "finetune", "finetune": {"task": "classification"}}
+    tuned.pop("method")
+    tune = tmp_path / "three/tune.yaml"
+    tune.write_text(yaml.safe_dump(tuned))
+
+    for words in (
+        ["simulate", run, "--set", "data.leave_out=[site-2]", "--out", tmp_path / "pre"],
+        ["evaluate", tune, "--encoder", tmp_path / "pre/encoder.safetensors",
+         "--leave-one-site-out", "--smallest", "5", "--out", tmp_path / "eval",
+         "--set", "federation.rounds=1"],
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, done.output
+
+    unseen = json.loads((tmp_path / "eval/report.json").read_text())["unseen"]
+    assert "site-2" in {site["site"] for site in unseen}
+    refused = CliRunner().invoke(app, ["finetune", str(tune), "--set", "data.leave_out=[site-2]"])
+    assert "--leave-one-site-out" in str(refused.exception)

@@ -8,7 +8,7 @@ Shapes: N images, M boxes of an image at most, D axes.
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,12 @@ Box = tuple[str, Sequence[float]]
 
 NARROWEST = 1e-3
 """Voxels of the original image that a box must have along each axis."""
+
+UNNAMED = "object"
+"""What is in a box of which only the corners are told."""
+
+CORNERS = (4, 6)
+"""Numbers of a box in a picture and in a volume."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,9 +130,40 @@ def fitted(corners: Sequence[float], frame: Sequence[int], shape: Sequence[int])
 
 
 def read_boxes(text: str) -> list[Box]:
-    """Return the boxes in a cell; UnreadableImage when it is not JSON of them."""
+    """Return the boxes in a cell: ``[["name", x0, y0, x1, y1], ...]`` (X Y Z in a volume), as JSON.
+
+    The name may also stand last, as other tools write it, or be left out ('object'). Five plain
+    numbers are refused: the class could be the first or the last. UnreadableImage for anything
+    else.
+    """
     try:
-        found = json.loads(text)
-        return [(str(name), tuple(float(corner) for corner in rest)) for name, *rest in found]
+        return [_read(box) for box in json.loads(text)]
     except (ValueError, TypeError, RecursionError):
-        raise UnreadableImage("boxes are not JSON of [name, x0, y0, x1, y1]") from None
+        raise UnreadableImage(
+            "boxes are not JSON of [name, x0, y0, x1, y1], the name in quotes"
+        ) from None
+
+
+def written(boxes: Iterable[Box]) -> str:
+    """Return the cell that ``read_boxes`` reads, the name first."""
+    return json.dumps([[name, *corners] for name, corners in boxes])
+
+
+def _read(box: Any) -> Box:
+    if not isinstance(box, list) or not box:
+        raise TypeError
+    if isinstance(box[0], str) and not (isinstance(box[-1], str) and _is_name(box[-1])):
+        return box[0], tuple(float(corner) for corner in box[1:])
+    if isinstance(box[-1], str):
+        return box[-1], tuple(float(corner) for corner in box[:-1])
+    if len(box) not in CORNERS:
+        raise ValueError
+    return UNNAMED, tuple(float(corner) for corner in box)
+
+
+def _is_name(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False

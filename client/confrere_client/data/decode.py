@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from confrere_client.data.png import plain_png
 from confrere_client.source import UnreadableImage
 
 Pixels: TypeAlias = NDArray[Any]
@@ -40,8 +41,9 @@ def decode_image(path: Path, shape: tuple[int, ...] | None = None) -> Pixels:
     reads colour of 16 bits as 8.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _refuse_huge(image.size)
+        with Image.open(path, formats=FORMATS) as opened:
+            _refuse_huge(opened.size)
+            image = plain_png(path, opened) or opened
             plain = shape is not None and image.mode in ("L", "RGB")
             if plain and shape:
                 image.draft(image.mode, (2 * shape[1], 2 * shape[0]))

@@ -59,6 +59,9 @@ class Images:
     boxes: Boxes | None = None
     """What was boxed in them, as well."""
 
+    preparation: Mapping[str, Any] | None = None
+    """How they were prepared before, as the source has it."""
+
     corners: Sequence[Sequence[int]] | None = None
     """Where the crops of the rows that are asked for next begin, in their order; see `cut`."""
 
@@ -252,6 +255,7 @@ def images_of(
         boxes=Boxes(records=kept, home=home, shape=pixels.shape[2:]) if boxed else None,
         skipped=tuple((records[row].name, reason) for row, reason in manifest["skipped"]),
         digest=digest,
+        preparation=source.preparation,
     )
 
 

@@ -12,7 +12,7 @@ patients computes all draws at once. Scores are probabilities of the classes. Co
 Shapes: D draws, N images, K classes, L findings, T distinct scores, b bins.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -23,11 +23,13 @@ from confrere_client.evaluation.calibration import (
     brier,
     expected_calibration_error,
 )
+from confrere_client.evaluation.paired import Weighed
 from confrere_client.measure.intervals import Floats, Measure
 from confrere_client.measure.probe import Integers, accuracy, balanced_accuracy, macro_auc
-from confrere_common.errors import DataError
 
 SPECIFICITY = 0.9
+OPTIMISTIC = "optimistic_sensitivity_at_90_specificity"
+"""What the figure is called whose threshold is the test set's own."""
 
 OfOne: TypeAlias = Callable[[Floats, NDArray[np.bool_], Floats], Floats]
 """``(scores_N, positive_N, weights_DN) -> values_D`` of one class against the rest."""
@@ -65,7 +67,7 @@ def sensitivity_at(specificity: float = SPECIFICITY) -> Measure:
     """Return the measure: mean over classes of the best sensitivity that keeps *specificity*.
 
     The threshold is the test set's own, so the figure tells how well scores rank and is a little
-    too good for practice; ``threshold_for`` on validation images gives what would be deployed.
+    too good for practice; ``thresholds`` of validation images give what would be deployed.
     """
 
     def measure(scores_NK: Floats, labels_N: Integers, weights_DN: Floats) -> Floats:
@@ -88,15 +90,38 @@ def _sensitivity(
     return np.where(alarms_DT[:, -1] > 0, share_D, np.nan)
 
 
-def threshold_for(
-    scores_N: Floats, positive_N: NDArray[np.bool_], specificity: float = SPECIFICITY
-) -> float:
-    """Return the lowest threshold that keeps *specificity*; positive is what scores at least it.
+def sensitivity_of_present(scores_N2: Floats, labels_N: Integers, weights_DN: Floats) -> Floats:
+    """Return the same of class 1 alone, for a finding that is present or absent, shape (D,)."""
+    return _sensitivity(scores_N2[:, 1], labels_N == 1, weights_DN, SPECIFICITY)
 
-    DataError without a negative. Infinite where only "never" keeps it.
+
+def f1_of_present(scores_N2: Floats, labels_N: Integers, weights_DN: Floats) -> Floats:
+    """Return the F1 of class 1 in each draw, shape (D,); NaN where nothing is positive."""
+    chosen_N, present_N = scores_N2.argmax(axis=1) == 1, labels_N == 1
+    hits_D, present_D = weights_DN @ (chosen_N & present_N), weights_DN @ present_N
+    with np.errstate(invalid="ignore"):
+        f1_D = 2 * hits_D / (present_D + weights_DN @ chosen_N)
+    return np.where(present_D > 0, f1_D, np.nan)
+
+
+def thresholds(scores_NK: Floats, labels: Integers, specificity: float = SPECIFICITY) -> Floats:
+    """Return each class's lowest threshold that keeps *specificity*, shape (K,).
+
+    Labels are classes (N,) or findings (N, K). Positive is what scores at least the threshold;
+    infinite where only "never" keeps it, NaN without an image that is known to be negative.
     """
+    found = [
+        _threshold(scores_N[told_N], positive_N[told_N], specificity)
+        for scores_N, (positive_N, told_N) in zip(
+            scores_NK.T, _one_by_one(labels, scores_NK.shape[1]), strict=True
+        )
+    ]
+    return np.asarray(found, np.float64)
+
+
+def _threshold(scores_N: Floats, positive_N: NDArray[np.bool_], specificity: float) -> float:
     if positive_N.all():
-        raise DataError("no negative image to choose a threshold on: add some to validation.")
+        return float("nan")
     ones_1N = np.ones((1, len(scores_N)))
     _, alarms_1T = steps(scores_N, positive_N, ones_1N)
     kept_T = alarms_1T[0] <= (1 - specificity) * alarms_1T[0, -1] + 1e-9
@@ -104,19 +129,45 @@ def threshold_for(
     return float(descending_T[kept_T][-1]) if kept_T.any() else float("inf")
 
 
-def decided(threshold: float) -> Mapping[str, Measure]:
-    """Return sensitivity and specificity of class 1 at a threshold that was chosen elsewhere."""
+def decisions(scores_NK: Floats, thresholds_K: Floats) -> NDArray[np.int8]:
+    """Return 1 where a class is told to be present, 0 where not, -1 where it has no threshold."""
+    decided_NK = (scores_NK >= thresholds_K).astype(np.int8)
+    return np.where(np.isnan(thresholds_K), np.int8(-1), decided_NK)
 
-    def share(wanted: int) -> Measure:
-        def measure(scores_NK: Floats, labels_N: Integers, weights_DN: Floats) -> Floats:
-            right_N = (scores_NK[:, 1] >= threshold) == (wanted == 1)
-            asked_N = labels_N == wanted
-            with np.errstate(invalid="ignore"):
-                return np.asarray((weights_DN @ (right_N & asked_N)) / (weights_DN @ asked_N))
 
-        return measure
+def reached(decided_NK: NDArray[np.int8], labels: Integers) -> Mapping[str, Weighed]:
+    """Return sensitivity and specificity of decisions, each the mean over classes that have it.
 
-    return {"sensitivity": share(1), "specificity": share(0)}
+    Labels are classes (N,) or findings (N, K). The threshold was chosen on other images, so the
+    specificity is what is reached and need not be what was wanted.
+    """
+    sides = list(_one_by_one(labels, decided_NK.shape[1]))
+
+    def share(wanted: int) -> Weighed:
+        def weighed(weights_DN: Floats) -> Floats:
+            found = [np.full(len(weights_DN), np.nan)]
+            for decided_N, (positive_N, told_N) in zip(decided_NK.T, sides, strict=True):
+                asked_N = told_N & (positive_N == (wanted == 1)) & (decided_N >= 0)
+                with np.errstate(invalid="ignore"):
+                    right_D = weights_DN @ (asked_N & (decided_N == wanted))
+                    found.append(np.asarray(right_D / (weights_DN @ asked_N)))
+            return mean_of_known(np.stack(found, axis=1))
+
+        return weighed
+
+    return {"sensitivity_at_validation_threshold": share(1),
+            "specificity_at_validation_threshold": share(0)}  # fmt: skip
+
+
+def _one_by_one(
+    labels: Integers, classes: int
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield, class by class, which images have it and of which images that is known."""
+    for kind in range(classes):
+        if labels.ndim == 2:
+            yield labels[:, kind] == 1, labels[:, kind] >= 0
+        else:
+            yield labels == kind, labels >= 0
 
 
 def quadratic_kappa(scores_NK: Floats, labels_N: Integers, weights_DN: Floats) -> Floats:
@@ -191,7 +242,7 @@ MEASURES: Mapping[str, Measure] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "f1": macro_f1,
-    "sensitivity_at_90_specificity": sensitivity_at(SPECIFICITY),
+    OPTIMISTIC: sensitivity_at(SPECIFICITY),
     "ece": expected_calibration_error,
     "adaptive_ece": adaptive_calibration_error,
     "brier": brier,
@@ -202,7 +253,15 @@ ORDINAL: Mapping[str, Measure] = {**MEASURES, "quadratic_kappa": quadratic_kappa
 """Of classes that stand in an order."""
 
 FINDINGS: Mapping[str, Measure] = {
-    name: per_finding(MEASURES[name])
-    for name in ("auc", "average_precision", "balanced_accuracy", "brier", "ece")
+    name: per_finding(measure)
+    for name, measure in {
+        "auc": macro_auc,
+        "average_precision": macro_average_precision,
+        "balanced_accuracy": balanced_accuracy,
+        "f1": f1_of_present,
+        OPTIMISTIC: sensitivity_of_present,
+        "brier": brier,
+        "ece": expected_calibration_error,
+    }.items()
 }
 """Of several findings in an image."""

@@ -8,8 +8,10 @@ same object is a false alarm. Precision is made to fall only, and read at 101 re
   elsewhere are no false alarms of another class.
 - An image without a true box has part through its false alarms.
 - At most 100 boxes of an image and class count, the surest.
-- A true box without an area, or with a corner that is not finite, is left out and counted; a
-  predicted one overlaps nothing and is a false alarm.
+- A true box without an area is left out, and counted, where images are read; a predicted one
+  overlaps nothing and is a false alarm.
+- FROC asks for an overlap of 0.1 alone, and tells the largest share of true boxes that is found at
+  no more than so many false alarms per image.
 
 Boxes are (low corner, high corner) along X Y [Z]: 4 numbers in 2-D, 6 in 3-D.
 
@@ -18,22 +20,26 @@ Shapes: D draws, N images, P predicted and G true boxes of an image, A predicted
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation.classification import mean_of_known
-from confrere_client.evaluation.paired import Weighed, weighed_figure
-from confrere_client.measure.intervals import Figure, Floats
+from confrere_client.evaluation.paired import Weighed
+from confrere_client.measure.intervals import Floats
 from confrere_client.measure.probe import Integers
 from confrere_common.errors import DataError
 
+AP = "AP at 0.5"
 OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 """IoU at which COCO's AP is averaged."""
 RECALLS = np.linspace(0, 1, 101)
 BOXES_AT_MOST = 100
 ALARMS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False alarms per image at which FROC is read (https://doi.org/10.1016/j.media.2010.05.005)."""
+FROC: Mapping[str, float] = {f"FROC at {Fraction(limit)}": limit for limit in ALARMS}
+"""Figure -> the false alarms per image that it allows."""
 FROC_OVERLAP = 0.1
 """A lesion is found when it is pointed at, not outlined (https://arxiv.org/abs/2106.00817)."""
 
@@ -78,18 +84,6 @@ def iou(ours_P: Floats, theirs_G: Floats) -> Floats:
 def _volume(boxes: Floats) -> Floats:
     axes = boxes.shape[1] // 2
     return np.asarray(np.clip(boxes[:, axes:] - boxes[:, :axes], 0, None).prod(axis=1))
-
-
-def sound(truth: Sequence[Boxes]) -> tuple[list[Boxes], int]:
-    """Return the truth without boxes that have no area, and how many those were."""
-    kept, left_out = [], 0
-    for image in truth:
-        fine = np.isfinite(image.boxes).all(axis=1) & (_volume(image.boxes) > 0)
-        left_out += int((~fine).sum())
-        kept.append(
-            Boxes(boxes=image.boxes[fine], labels=image.labels[fine], scores=image.scores[fine])
-        )
-    return kept, left_out
 
 
 def matched(found: Sequence[Boxes], truth: Sequence[Boxes], kind: int, overlap: float) -> Matched:
@@ -165,55 +159,29 @@ def froc(of: Matched, alarms: Sequence[float] = ALARMS) -> Mapping[float, Weighe
     return {limit: at(limit) for limit in alarms}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectionResult:
-    """What a test set says of a detector."""
+def measures(
+    found: Sequence[Boxes], truth: Sequence[Boxes], names: Sequence[str]
+) -> Mapping[str, Weighed]:
+    """Return AP at 0.5 and over ten overlaps, FROC at seven points and their mean, and each class.
 
-    ap50: Figure | None
-    """Mean over classes of AP at an IoU of 0.5."""
-
-    coco_ap: Figure | None
-    """Mean over classes and over IoU from 0.5 to 0.95."""
-
-    ap50_of: Mapping[int, Figure | None]
-    """Class -> its AP at 0.5."""
-
-    froc: Mapping[float, Figure | None]
-    """False alarms per image -> share of true boxes found, the mean over classes."""
-
-    froc_mean: Figure | None
-    """Mean over the seven points (the competition metric of lung nodules)."""
-
-    left_out: int
-    """True boxes without an area."""
-
-
-def judged(
-    found: Sequence[Boxes], truth: Sequence[Boxes], patients: Integers, *, seed: int = 0
-) -> DetectionResult:
-    """Return all measures with intervals over patients; DataError where images do not pair up."""
-    _must_fit(found, truth, patients)
-    truth, left_out = sound(truth)
-    kinds = np.unique(np.concatenate([image.labels for image in truth])).astype(int).tolist()
-
-    def told(values: Sequence[Weighed]) -> Figure | None:
-        return weighed_figure([_mean(values)], patients, seed=seed) if values else None
-
-    area = {
-        (kind, overlap): average_precision(matched(found, truth, kind, overlap))
-        for kind in kinds
-        for overlap in OVERLAPS
+    Means are over classes; *names* are those of class 0, 1 and so on. DataError where images do not
+    pair up or boxes are no boxes.
+    """
+    _must_fit(found, truth)
+    area, points, lesions = {}, {}, {}
+    for kind, name in enumerate(names):
+        each = [matched(found, truth, kind, overlap) for overlap in OVERLAPS]
+        area[name] = [average_precision(one) for one in each]
+        points[name] = froc(matched(found, truth, kind, FROC_OVERLAP))
+        lesions[name] = froc(each[0], (1.0,))[1.0]
+    return {
+        AP: _mean([over[0] for over in area.values()]),
+        "AP over 0.5 to 0.95": _mean([one for over in area.values() for one in over]),
+        "FROC mean": _mean([value for of in points.values() for value in of.values()]),
+        **{title: _mean([of[at] for of in points.values()]) for title, at in FROC.items()},
+        **{f"AP at 0.5 of {name}": over[0] for name, over in area.items()},
+        **{f"found of {name} at 1 false alarm": share for name, share in lesions.items()},
     }
-    points = [froc(matched(found, truth, kind, FROC_OVERLAP)) for kind in kinds]
-    at_half = {kind: area[kind, OVERLAPS[0]] for kind in kinds}
-    return DetectionResult(
-        ap50=told(list(at_half.values())),
-        coco_ap=told(list(area.values())),
-        ap50_of={kind: told([value]) for kind, value in at_half.items()},
-        froc={limit: told([of[limit] for of in points]) for limit in ALARMS},
-        froc_mean=told([value for of in points for value in of.values()]),
-        left_out=left_out,
-    )
 
 
 def _mean(values: Sequence[Weighed]) -> Weighed:
@@ -225,11 +193,11 @@ def _mean(values: Sequence[Weighed]) -> Weighed:
     return weighed
 
 
-def _must_fit(found: Sequence[Boxes], truth: Sequence[Boxes], patients: Integers) -> None:
-    if not len(found) == len(truth) == len(patients) > 0:
+def _must_fit(found: Sequence[Boxes], truth: Sequence[Boxes]) -> None:
+    if len(found) != len(truth):
         raise DataError(
-            f"boxes found in {len(found)} images do not fit the truth of {len(truth)} images of "
-            f"{len(patients)} patients' entries: give one entry for each image, empty ones too."
+            f"boxes found in {len(found)} images do not fit the truth of {len(truth)}: give one "
+            "entry for each image, empty ones too."
         )
     for number, image in enumerate([*found, *truth]):
         if image.boxes.ndim != 2 or image.boxes.shape[1] not in (4, 6):

@@ -10,21 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.demography import BANDS, sex_of, years_of
 from confrere_client.evaluation.fairness import age_bands
 from confrere_client.source import FACTORS, open_source
 from confrere_common.family import Named
 
 Groups = NDArray[np.str_]
-
-SEXES: Mapping[str, str] = {
-    "m": "male", "male": "male", "f": "female", "female": "female", "w": "female",
-    "o": "other", "other": "other",
-}  # fmt: skip
-"""How people and DICOM write a sex -> how we do."""
-
-AGE = re.compile(r"0*(\d{1,3})(?:\.\d+)?\s*Y?", re.IGNORECASE)
-"""Years, also as DICOM writes them (045Y); months, weeks and days are an age under 18."""
-YOUNG = re.compile(r"\d{3}[MWD]", re.IGNORECASE)
 
 SLICES = ((1.5, "under 1.5 mm"), (3.0, "1.5 to 3 mm"), (5.0, "3 to 5 mm"))
 """A slice thinner than so much is called so."""
@@ -55,14 +46,14 @@ def sexes(written: Sequence[str]) -> Groups:
     >>> sexes(["F", "male", "?"]).tolist()
     ['female', 'male', '']
     """
-    return np.array([SEXES.get(one.strip().lower(), "") for one in written], np.str_)
+    return np.array([sex_of(one) for one in written], np.str_)
 
 
 def ages(written: Sequence[str]) -> Groups:
-    """Return the band of each age in years.
+    """Return the group of each age in years, or of each band of a prepared data set.
 
-    >>> ages(["52.0", "007Y", "003M", "old"]).tolist()
-    ['40-59', '0-17', '0-17', '']
+    >>> ages(["52.0", "007Y", "003M", "old", "60-69", "90+"]).tolist()
+    ['40-59', '0-17', '0-17', '', '60-79', '80+']
     """
     return age_bands(np.array([_years(one.strip()) for one in written], np.float64))
 
@@ -88,10 +79,8 @@ OF: Mapping[str, Callable[[Sequence[str]], Groups]] = {
 
 
 def _years(one: str) -> float:
-    if YOUNG.fullmatch(one):
-        return 0.0 if one[-1].upper() != "M" else int(one[:-1]) / 12
-    found = AGE.fullmatch(one)
-    return float(found[1]) if found else float("nan")
+    """Return an age; of a kept band where it begins, since no group ends within one."""
+    return float(re.split(r"[-+]", one)[0]) if one in BANDS else years_of(one)
 
 
 def _thickness(one: str) -> str:

@@ -5,26 +5,19 @@ patients than the smallest cell is suppressed: neither its figure nor its size i
 suppressed groups are one alone, or too few patients together, the smallest of the others go too, as
 the total would give them away (complementary suppression).
 
-Shapes: S seeds, M models, N images, K classes.
+Shapes: N images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.paired import Weighed, weighed_figure
-from confrere_client.measure.intervals import (
-    Figure,
-    Floats,
-    Measure,
-    Truth,
-    paired_difference,
-)
-from confrere_common.errors import DataError
+from confrere_client.evaluation.paired import Weighed, weighed_difference, weighed_figure
+from confrere_client.measure.intervals import Figure, Floats
 
 SMALLEST = 10
 """Patients below which a group is not spoken of, where the site says nothing else."""
@@ -85,33 +78,29 @@ class Joining:
     """Sites whose whole interval lies above 0."""
 
 
-def joining(
-    measure: Measure,
-    federated: Floats,
-    local: Floats,
-    truth: Truth,
-    sites: NDArray[np.str_],
-    own: Sequence[str],
-) -> Joining:
-    """Return whether joining pays for each site; a site without a model or a figure is absent.
+Both: TypeAlias = Callable[[str, NDArray[np.int64]], tuple[Sequence[Weighed], Sequence[Weighed]]]
+"""Site, and its rows among the images -> the federated figure and the site's own, one a seed."""
 
-    *federated* is (S, N, K); *local* is (S, M, N, K), model m being the one of site ``own[m]``.
-    DataError unless there is a local model for each of *own*.
+
+def joining(
+    both: Both,
+    patients_N: NDArray[np.int64],
+    sites_N: NDArray[np.str_],
+    *,
+    smallest: int,
+    seed: int = 0,
+) -> Joining:
+    """Return whether joining pays for each site of images, "" being none.
+
+    A site of fewer than *smallest* patients is absent, as is one whose figure is not defined. Each
+    interval is of one site by itself: of twenty that gain nothing, one is sure by chance.
     """
-    federated, local = np.asarray(federated), np.asarray(local)
-    if local.ndim != 4 or local.shape[1] != len(own):
-        raise DataError(
-            f"local scores of shape {local.shape} do not fit the models of {len(own)} sites: give "
-            "(seeds, sites, images, classes)."
-        )
     gains: dict[str, Figure] = {}
-    for number, site in enumerate(own):
-        ours = np.flatnonzero(sites == site)
-        if not len(ours):
+    for site in map(str, np.unique(sites_N[sites_N != ""])):
+        rows = np.flatnonzero(sites_N == site)
+        if len(np.unique(patients_N[rows])) < smallest:
             continue
-        found = paired_difference(
-            measure, federated[:, ours], local[:, number, ours], truth.at(ours)
-        )
+        found = weighed_difference(*both(site, rows), patients_N[rows], seed=seed)
         if found is not None:
             gains[site] = found
     return Joining(
@@ -137,23 +126,6 @@ class Groups:
 
 
 def by_group(
-    measure: Measure,
-    scores: Floats,
-    truth: Truth,
-    groups: NDArray[np.str_],
-    *,
-    smallest: int = SMALLEST,
-    seed: int = 0,
-) -> Groups:
-    """Return the figures of groups of images, "" being none; *scores* is (S, N, K)."""
-
-    def within(rows: NDArray[np.int64]) -> Sequence[Weighed]:
-        return [partial(measure, each[rows], truth.labels[rows]) for each in np.asarray(scores)]
-
-    return weighed_groups(within, truth.patients, groups, smallest=smallest, seed=seed)
-
-
-def weighed_groups(
     within: Callable[[NDArray[np.int64]], Sequence[Weighed]],
     patients_N: NDArray[np.int64],
     groups_N: NDArray[np.str_],

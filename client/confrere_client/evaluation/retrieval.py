@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.paired import Spread, spread
 from confrere_client.measure.intervals import Floats
 from confrere_client.measure.probe import Integers, Labelled
 from confrere_common.errors import DataError
@@ -41,11 +40,6 @@ class Retrieved:
     average_precision_Q: Floats
     average_precision_at_r_Q: Floats
 
-    @property
-    def unanswerable(self) -> int:
-        """Return how many queries have nothing of their class left to find."""
-        return int(np.isnan(self.average_precision_Q).sum())
-
 
 def retrieved(queries: Labelled, gallery: Labelled, first: Sequence[int] = FIRST) -> Retrieved:
     """Return what each query finds in the gallery; DataError when either is empty or widths differ.
@@ -60,16 +54,6 @@ def retrieved(queries: Labelled, gallery: Labelled, first: Sequence[int] = FIRST
         average_precision_Q=np.concatenate(average),
         average_precision_at_r_Q=np.concatenate(at_r),
     )
-
-
-def summary(found: Retrieved, patients: Integers, *, seed: int = 0) -> Mapping[str, Spread]:
-    """Return ``P@k``, ``mAP`` and ``mAP@R`` with intervals over the queries' patients."""
-    values = {
-        **{f"P@{k}": values_Q for k, values_Q in found.precision.items()},
-        "mAP": found.average_precision_Q,
-        "mAP@R": found.average_precision_at_r_Q,
-    }
-    return {name: spread(values_Q, patients, seed=seed) for name, values_Q in values.items()}
 
 
 def _must_serve(queries: Labelled, gallery: Labelled) -> None:

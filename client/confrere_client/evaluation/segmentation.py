@@ -14,7 +14,8 @@ one of them is empty   0       0     the image's diagonal, the worst that this i
 An undefined distance (infinite, or left out) would reward a model for finding nothing at all where
 it is unsure. How often each row applied is told with the figures.
 
-Shapes: N cases, [Z] Y X voxels, K classes (background among them), C = K - 1 classes judged.
+Shapes: S seeds, N cases, [Z] Y X voxels, K classes (background among them), C = K - 1 classes that
+are judged.
 """
 
 import math
@@ -28,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from confrere_client.evaluation.paired import Spread, spread
+from confrere_client.evaluation.paired import Quartiles, quartiles
 from confrere_client.measure.intervals import Floats
 from confrere_common.errors import DataError
 
@@ -155,36 +156,36 @@ def _between(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassResult:
-    """What a test set says of one class."""
+class Structure:
+    """What a test set says of one class, over S seeds; values are the mean over seeds."""
 
-    dice: Spread
-    iou: Spread
-    hd95: Spread
+    dice: Quartiles
+    hd95: Quartiles
+    """In the unit of the cases' distances."""
+
     cases: int
     truth_empty: int
     """Cases whose truth lacks the class."""
 
-    missed: int
-    """Cases that hold the class and where nothing was found."""
+    missed_S: tuple[int, ...]
+    """Cases that hold the class and where nothing was found, seed by seed."""
 
-    invented: int
-    """Cases without the class where something was found."""
+    invented_S: tuple[int, ...]
+    """Cases without the class where something was found, seed by seed."""
 
 
-def summary(
-    cases: Cases, patients: NDArray[np.int64], names: Sequence[str], *, seed: int = 0
-) -> Mapping[str, ClassResult]:
-    """Return class name -> its measures with intervals over patients; *names* has C entries."""
-    return {
-        name: ClassResult(
-            dice=spread(cases.dice_NC[:, kind], patients, seed=seed),
-            iou=spread(cases.iou_NC[:, kind], patients, seed=seed),
-            hd95=spread(cases.hd95_NC[:, kind], patients, seed=seed),
-            cases=len(patients),
-            truth_empty=int(cases.truth_empty_NC[:, kind].sum()),
-            missed=int((cases.found_empty_NC & ~cases.truth_empty_NC)[:, kind].sum()),
-            invented=int((~cases.found_empty_NC & cases.truth_empty_NC)[:, kind].sum()),
+def structures(seeds: Sequence[Cases], names: Sequence[str]) -> Mapping[str, Structure]:
+    """Return class name -> what the same cases say of it; *names* has C entries."""
+    found: dict[str, Structure] = {}
+    for kind, name in enumerate(names):
+        lacks_N = seeds[0].truth_empty_NC[:, kind]
+        nothing_SN = np.stack([one.found_empty_NC[:, kind] for one in seeds])
+        found[name] = Structure(
+            dice=quartiles(np.stack([one.dice_NC[:, kind] for one in seeds])),
+            hd95=quartiles(np.stack([one.hd95_NC[:, kind] for one in seeds])),
+            cases=len(lacks_N),
+            truth_empty=int(lacks_N.sum()),
+            missed_S=tuple((nothing_SN & ~lacks_N).sum(axis=1).tolist()),
+            invented_S=tuple((~nothing_SN & lacks_N).sum(axis=1).tolist()),
         )
-        for kind, name in enumerate(names)
-    }
+    return found

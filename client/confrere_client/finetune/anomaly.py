@@ -20,7 +20,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from confrere_client.evaluation.anomaly import MEASURES, Sweep, pro, sweep, voxel_auroc
-from confrere_client.evaluation.paired import Weighed
+from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collected
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats
@@ -167,6 +167,12 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
         scores_N = np.asarray(scores, np.float64)
         found[f"auroc by {name}"] = partial(MEASURES[HEADLINE], scores_N, abnormal_N)
     return found
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return the place of each image in the list of each score."""
+    scores = {name: of for name, of in answers.items() if not name.startswith(SWEPT)}
+    return {name: ranks(np.asarray(of, np.float64)) for name, of in scores.items()}
 
 
 def _apart(asked_NF: NDArray[np.float32], normal_GF: NDArray[np.float32], exam: Exam) -> Answers:

@@ -4,14 +4,22 @@ Shapes: N images, K classes, D draws.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.classification import FINDINGS, MEASURES, ORDINAL
-from confrere_client.evaluation.paired import Weighed
+from confrere_client.evaluation.classification import (
+    FINDINGS,
+    MEASURES,
+    ORDINAL,
+    decisions,
+    reached,
+    thresholds,
+)
+from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collected
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats, Measure
@@ -39,9 +47,10 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:
         found = features(rows) if len(rows) else features(exam.asked[:1])[:0]
         return Labelled(features=found, labels=lesson.labels, patients=patients)
 
-    asked = features(exam.asked)
     classes = len(finetune.classes or ())
-    return {"scores_NK": linear_probe(known(exam.learned), known(val), asked, classes).scores}
+    found = linear_probe(known(exam.learned), known(val), features(exam.asked), classes)
+    chosen = {"scores_NK": found.val_scores}
+    return decided({"scores_NK": found.scores}, chosen, replace(exam, asked=val))
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
@@ -52,10 +61,33 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     found: dict[str, Weighed] = {
         name: partial(measure, scores_NK, labels_N) for name, measure in measures.items()
     }
+    if "decided_NK" in answers:
+        found |= reached(answers["decided_NK"], labels_N)
     if not several:
         for number, name in enumerate(_classes(exam)):
             found[f"recall of {name}"] = partial(_recall, scores_NK, labels_N, number)
     return found
+
+
+def decided(answers: Answers, val: Answers, exam: Exam) -> Answers:
+    """Return answers with what each class's threshold decides, chosen on validation images.
+
+    *val* is what the same network answers for those of *exam*. As they are without any, and where
+    they are no probabilities of classes.
+    """
+    if not len(exam.asked) or "scores_NK" not in val:
+        return answers
+    scores_NK = np.asarray(val["scores_NK"], np.float64)
+    found = decisions(
+        np.asarray(answers["scores_NK"], np.float64), thresholds(scores_NK, truth(exam))
+    )
+    return {**answers, "decided_NK": found}
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return the place of each image in the list of each class."""
+    scores_NK = np.asarray(answers["scores_NK"], np.float64)
+    return {"scores_NK": np.stack([ranks(scores_N) for scores_N in scores_NK.T], axis=1)}
 
 
 def truth(exam: Exam) -> NDArray[np.int64]:

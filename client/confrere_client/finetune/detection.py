@@ -1,4 +1,4 @@
-"""Judges boxes: average precision at one overlap and over ten, class by class, and lesions found.
+"""Judges boxes: average precision at one overlap and over ten, FROC, and each class by itself.
 
 Shapes: N images, Q boxes kept of an image, P places, K classes, D axes.
 """
@@ -9,23 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.classification import mean_of_known
-from confrere_client.evaluation.detection import (
-    OVERLAPS,
-    Boxes,
-    average_precision,
-    froc,
-    iou,
-    matched,
-)
-from confrere_client.evaluation.paired import Weighed
+from confrere_client.evaluation.detection import AP, Boxes, iou, measures
+from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats
 from confrere_common.errors import DataError
 from confrere_common.task import FineTask
 
-HEADLINE = "AP at 0.5"
+HEADLINE = AP
 KEPT = 100
 """Boxes of an image at most, as COCO counts."""
 CANDIDATES = 400
@@ -70,7 +62,7 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
-    """Return the mean over classes at an overlap of 0.5 and over ten, each class, and FROC."""
+    """Return average precision and FROC, the mean over classes, and each class."""
     found = [_boxes(one, scored=True) for one in np.asarray(answers["found_NQ"], np.float64)]
     finetune = exam.run.finetune
     if finetune is None:
@@ -78,20 +70,16 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     lesson = Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
     drawn = lesson.known("boxes", np.arange(len(exam.asked))).numpy().astype(np.float64)
     truth = [_boxes(one, scored=False) for one in drawn]
-    each = {
-        name: [average_precision(matched(found, truth, kind, overlap)) for overlap in OVERLAPS]
-        for kind, name in enumerate(finetune.classes or ())
-    }
-    lesions = {
-        name: froc(matched(found, truth, kind, SAME))[1.0]
-        for kind, name in enumerate(finetune.classes or ())
-    }
-    return {
-        HEADLINE: _mean([over[0] for over in each.values()]),
-        "AP over 0.5 to 0.95": _mean([one for over in each.values() for one in over]),
-        **{f"AP at 0.5 of {name}": over[0] for name, over in each.items()},
-        **{f"found of {name} at 1 false alarm": share for name, share in lesions.items()},
-    }
+    return measures(found, truth, finetune.classes or ())
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return each box with its place among the boxes of its class as its score."""
+    found_NQ = np.array(answers["found_NQ"], np.float64)
+    kinds, scores = found_NQ[..., -1], found_NQ[..., -2]
+    for kind in np.unique(kinds[np.isfinite(kinds)]):
+        scores[kinds == kind] = ranks(scores[kinds == kind])
+    return {"found_NQ": found_NQ}
 
 
 def _boxes(rows: Floats, *, scored: bool) -> Boxes:
@@ -99,12 +87,3 @@ def _boxes(rows: Floats, *, scored: bool) -> Boxes:
     ends = rows.shape[1] - (2 if scored else 1)
     scores = rows[:, ends] if scored else np.ones(len(rows))
     return Boxes(boxes=rows[:, :ends], labels=rows[:, -1].astype(np.int64), scores=scores)
-
-
-def _mean(values: list[Weighed]) -> Weighed:
-    """Return the mean over what is known in a draw."""
-
-    def weighed(weights_DN: Floats) -> Floats:
-        return mean_of_known(np.stack([value(weights_DN) for value in values], axis=1))
-
-    return weighed

@@ -77,6 +77,12 @@ class Judge(Protocol):
     def figures(self, answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
         """Return name -> figure of answers, a function of how often each image counts."""
 
+    def ranked(self, answers: Answers) -> Answers:
+        """Return answers that may stand in one list with another network's, for the headline.
+
+        Where images are ranked against each other, scores are places within the network's own list.
+        """
+
 
 def judge_of(run: Run) -> Judge:
     """Return the judge of the run's task."""
@@ -101,6 +107,17 @@ def collected(
     with arithmetic(train, exam.device):
         found = [answer(images).float().cpu() for _, images in asked_in_batches(exam, rows)]
     return cast(NDArray[np.float32], torch.cat(found).numpy())
+
+
+def both(judge: Judge, ours: Answers, theirs: Answers, exam: Exam) -> Weighed:
+    """Return the headline figure of two networks' answers in one list, ours before theirs.
+
+    It weighs 2 N answers: what ``evaluation.paired.swap_test`` swaps patients in.
+    """
+    mine, other = judge.ranked(ours), judge.ranked(theirs)
+    answers = {name: np.concatenate([mine[name], other[name]]) for name in mine.keys() & other}
+    twice = replace(exam, asked=np.concatenate([exam.asked, exam.asked]))
+    return judge.figures(answers, twice)[judge.HEADLINE]
 
 
 def score(judge: Judge, answers: Answers, exam: Exam) -> float:

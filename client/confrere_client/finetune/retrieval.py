@@ -35,6 +35,11 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:  # noqa: ARG
     return {name: weighed_mean(values) for name, values in answers.items()}
 
 
+def ranked(answers: Answers) -> Answers:
+    """Return the answers: each query is judged by itself."""
+    return answers
+
+
 def _found(asked_NF: NDArray[np.float32], index_GF: NDArray[np.float32], exam: Exam) -> Answers:
     queries, gallery = _labelled(asked_NF, exam), _labelled(index_GF, exam.reference)
     if exam.taught is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client.evaluation.paired import InUnits, Weighed, weighed_mean
-from confrere_client.evaluation.segmentation import Cases, judged
+from confrere_client.evaluation.segmentation import Cases, Structure, judged, structures
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_common.augment import intensity
 from confrere_common.augment.pipeline import normalise
@@ -48,7 +48,8 @@ def answers(task: FineTask, exam: Exam) -> Answers:
         return told
     if all(_spacing_mm(exam, [row]) for row in exam.asked):
         told["mm_NC"] = cases.hd95_NC
-    return {**told, "far_NC": cases.hd95_NC / np.array(diagonals)[:, None]}
+    far_NC = cases.hd95_NC / np.array(diagonals)[:, None]
+    return {**told, "far_NC": far_NC, "nothing_NC": cases.found_empty_NC}
 
 
 @torch.inference_mode()
@@ -115,6 +116,32 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     del found["dice where there is something"]
     dice = {f"dice of {n}": weighed_mean(answers["dice_NC"][:, k]) for k, n in enumerate(names)}
     return {**found, **dice}
+
+
+def told_structures(seeds: Sequence[Answers], exam: Exam) -> Mapping[str, Structure]:
+    """Return structure -> its counts and quartiles over seeds, distances as shares of the diagonal.
+
+    Empty for answers of another task, and for those of a version that kept less of them.
+    """
+    names = (exam.run.finetune.classes or ()) if exam.run.finetune is not None else ()
+    if not all("nothing_NC" in answers for answers in seeds):
+        return {}
+    return structures([_cases(answers) for answers in seeds], names)
+
+
+def _cases(answers: Answers) -> Cases:
+    return Cases(
+        dice_NC=answers["dice_NC"],
+        iou_NC=answers["iou_NC"],
+        hd95_NC=answers["far_NC"],
+        truth_empty_NC=answers["empty_NC"],
+        found_empty_NC=answers["nothing_NC"],
+    )
+
+
+def ranked(answers: Answers) -> Answers:
+    """Return the answers: each image is judged by itself."""
+    return answers
 
 
 def in_windows(task: FineTask, images_BCZYX: Tensor, *, overlap: float = 0.5) -> Tensor:

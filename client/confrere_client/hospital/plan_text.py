@@ -106,6 +106,12 @@ def _training(run: Run, policy: Policy) -> Iterator[Row]:
         else f" With what is trained on it: {shared / 1e6:.2f} M shared parameters."
     )
     yield "encoder", f"{run.encoder.name}: {ENCODERS.caption(run.encoder.name)}{said}"
+    if run.data.preparation is not None:
+        asked = ", ".join(f"{k} {v}" for k, v in run.data.preparation.stated().items())
+        yield (
+            "prepared",
+            f"only a data set with {printable(asked, 300)} takes part; yours is checked",
+        )
     yield "rounds", _rounds(run, policy)
     yield "machine", _machine(run, policy)
 

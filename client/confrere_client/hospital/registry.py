@@ -23,6 +23,7 @@ from confrere_common.augment.presets import PRESETS
 from confrere_common.config import Choice, Run
 from confrere_common.errors import ConfigError, DataError, unknown
 from confrere_common.family import Named
+from confrere_common.preparation import must_be_prepared
 from confrere_common.section import section
 from confrere_common.settings import check_settings, read_mapping
 from confrere_common.storage import atomic_write
@@ -197,9 +198,11 @@ def images_for(
 ) -> Images:
     """Return the images of *entry* that may be trained on, sized as *run* asks, from the cache.
 
-    DataError when none can be read, or when the run wants other channels or axes than they have.
+    DataError when none can be read, or when the run wants other channels or axes than they have, or
+    images that were prepared otherwise.
     """
     source = open_registered(entry, at_most)
+    must_be_prepared(source.preparation, run.data.preparation)
     images = images_of(
         source,
         image_px=run.data.image_px,
@@ -253,6 +256,11 @@ class Lent(Source):
                 raise DataError(f"no image is marked '{self._part}'.")
             raise NothingToTrain("every image is marked 'val' or 'test': none is left to train on.")
         return self._capped(training)
+
+    @property
+    def preparation(self) -> Mapping[str, Any] | None:
+        """Return how the whole source was prepared."""
+        return self._whole.preparation
 
     def fingerprint(self) -> Iterator[bytes]:
         """Yield what is chosen, then what the whole source yields."""

@@ -105,8 +105,10 @@ def is_meta(head: bytes) -> str:
     if head.startswith(b"NRRD000"):
         return "nrrd"
     lowered = head.lower()
-    lines = all(re.search(rb"(?m)^\s*" + key + rb"\s*=", lowered) for key in (b"ndims", b"dimsize"))
-    return "meta" if lines else ""
+    for key in (b"ndims", b"dimsize"):  # every file is asked: the word alone is found far faster
+        if key not in lowered or not re.search(rb"(?m)^\s*" + key + rb"\s*=", lowered):
+            return ""
+    return "meta"
 
 
 def read_meta(file: Path) -> Meta:

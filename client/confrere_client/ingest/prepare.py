@@ -25,7 +25,7 @@ from confrere_client.ingest.publish import publish
 from confrere_client.ingest.reader import READERS
 from confrere_client.ingest.working.desk import Bounds, Desk, Watch
 from confrere_client.ingest.working.look import look
-from confrere_client.ingest.working.pairing import pair
+from confrere_client.ingest.working.pairing import forget_old_rules, pair
 from confrere_client.ingest.working.pool import Pool, Said
 from confrere_client.ingest.working.read import read_pending
 from confrere_common.errors import DataError
@@ -43,7 +43,7 @@ class Order:
     dataset: Path
     plan: Plan = field(default_factory=Plan)
     table: Path | None = None
-    """Tells patient, site, split, label, mask, boxes by path."""
+    """Tells patient, site, split, label, mask, boxes, sex, age by path."""
 
     table_knobs: Mapping[str, Any] = field(default_factory=dict)
     shaping: Config = DEFAULT
@@ -144,6 +144,7 @@ def _must_fit(book: Book, order: Order, secret: bytes) -> None:
     if book.fact("readers", readers) != readers:
         book.try_skipped_again()
     book.set_fact("readers", readers)
+    forget_old_rules(book)
     book.keep()
 
 

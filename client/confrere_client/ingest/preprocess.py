@@ -4,6 +4,7 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from pydantic import Field, field_validator
 from confrere_client.ingest.preprocess_plan import Plan
 from confrere_client.ingest.reader import Exam, Skipped
 from confrere_client.ingest.shaping.foreground import box_of, coarse, largest, mask_of
-from confrere_client.ingest.shaping.intensity import WINDOWS, scaled
+from confrere_client.ingest.shaping.intensity import scaled
 from confrere_client.ingest.shaping.resample import resampled, shape_for
 from confrere_client.ingest.shaping.stain import stain_statistics
+from confrere_client.ingest.shaping.strided import extremes
 from confrere_common.errors import unknown
+from confrere_common.preparation import WINDOWS
 from confrere_common.section import section
 
 CROPPED = ("ct", "mr", "mg")
@@ -81,6 +84,8 @@ def fit_exam(
         "spacing_before_mm": [float(step) for step in exam.spacing_mm],
         "replaced": replaced,
     }
+    if exam.turned:
+        record["turned"] = asdict(exam.turned)
     pixels = pixels[(slice(None), *_box(pixels, modality, config, record))]
     values, scale = _scaled(pixels, modality, config)
     shape = shape_for(pixels.shape[1:], exam.spacing_mm, plan.image_px, plan.spacing_mm)
@@ -99,17 +104,21 @@ def _finite(pixels: NDArray[Any], config: Config) -> tuple[NDArray[Any], int]:
     """Return the pixels with what is not finite at the darkest, and how many these were."""
     if pixels.ndim not in (3, 4) or 0 in pixels.shape:
         raise Skipped("no pixels")
-    bad = 0
-    if pixels.dtype.kind == "f":
-        good = np.isfinite(pixels)
-        bad = int(pixels.size - np.count_nonzero(good))
-        if bad > config.most_bad * pixels.size:
-            raise Skipped("not finite", f"{100 * bad / pixels.size:.1f} % of its values")
-        if bad:
-            pixels = np.where(good, pixels, pixels[good].min())
-    if pixels.min() == pixels.max():
+    bad, ends = 0, extremes(pixels)
+    if not np.isfinite(ends).all():  # else nothing in between can be
+        pixels, bad = _replaced(pixels, config)
+        ends = extremes(pixels)
+    if ends[0] == ends[1]:
         raise Skipped("constant image")
     return pixels, bad
+
+
+def _replaced(pixels: NDArray[Any], config: Config) -> tuple[NDArray[Any], int]:
+    good = np.isfinite(pixels)
+    bad = int(pixels.size - np.count_nonzero(good))
+    if bad > config.most_bad * pixels.size:
+        raise Skipped("not finite", f"{100 * bad / pixels.size:.1f} % of its values")
+    return np.where(good, pixels, pixels[good].min()), bad
 
 
 def _box(

@@ -5,7 +5,7 @@ import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from confrere_client.data.catalog import split_name
+from confrere_client.ingest.drawn import box_faults, drawn
 from confrere_client.ingest.finding.walk import printed
 from confrere_client.ingest.judging.judge import Judgement, Seen, judge
 from confrere_client.ingest.judging.report import Shown, write_report
@@ -21,6 +22,7 @@ from confrere_client.ingest.keeping.book import Book, text_of
 from confrere_client.ingest.keeping.dataset import (
     MANIFEST,
     NUMBERS,
+    PERSON,
     SCHEMA,
     VERSION,
     Dataset,
@@ -29,6 +31,7 @@ from confrere_client.ingest.keeping.dataset import (
 from confrere_client.ingest.keeping.keys import key_of, number_of
 from confrere_client.ingest.keeping.shards import FOLDER, disk
 from confrere_client.ingest.reader import TECHNICAL
+from confrere_client.ingest.slide.resolution import resolution
 from confrere_common.errors import DataError
 from confrere_common.storage import atomic_write
 
@@ -42,11 +45,12 @@ _SEEN = f"""
 SELECT e.key, e.grp, e.digest, e.look, e.dims, e.patient, g.patient,
 json_extract(e.facts, '$.mean', '$.white', '$.tags.modality') FROM {_EXAMS}
 """  # noqa: S608
-_TOLD_OF = ("patient", "site", "split", "label", "boxes")
+_TOLD_OF = ("patient", "site", "split", "label", "sex", "age", "boxes")
 _NOTHING: tuple[Any, ...] = (None,) * len(_TOLD_OF)
 _TOLD = """
-SELECT t.patient, t.site, t.split, t.label, t.boxes FROM parts p JOIN files f ON f.id = p.file
-JOIN told t ON t.place = f.place WHERE p.grp = ? LIMIT 1
+SELECT t.patient, t.site, t.split, t.label, n.sex, n.age, t.boxes FROM parts p
+JOIN files f ON f.id = p.file JOIN told t ON t.place = f.place
+LEFT JOIN persons n ON n.place = t.place WHERE p.grp = ? LIMIT 1
 """
 
 
@@ -58,7 +62,9 @@ def publish(
     Raises DataError when no exam could be read; what was published before stays.
     """
     judgement = judge(_seen(book, secret))
-    skips = _write_skips(book, private / SKIPPED)
+    told_of = _teller(book)
+    faults = [*box_faults(book, lambda group: told_of(group)[-1] or "")]
+    skips = _write_skips(book, private / SKIPPED, faults)
     if not book.run(f"{_SEEN} LIMIT 1").fetchone():
         reasons = "; ".join(f"{count} x {kind}" for kind, count in skips.most_common(8))
         raise DataError(
@@ -66,14 +72,18 @@ def publish(
             "which holds names."
         )
     tally, shown = Tally(), Shown()
+    tally.box_faults.update(fault for _, fault in faults)
     rows = _flagged(_rows(book, secret), judgement)
-    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)))
+    persons = book.run("SELECT 1 FROM persons LIMIT 1").fetchone() is not None
+    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)), persons=persons)
     made = Dataset(folder=dataset, manifest={
         "version": VERSION, "exams": count, "catalog_sha256": digest, **told,
     })  # fmt: skip
     summary = summary_of(tally, judgement, skips)
     write_report(made, summary, shown)
     manifest = {**made.manifest, "preprocessing": summary["preprocessing"]}
+    if book.run("SELECT 1 FROM files WHERE state = 'read' AND reader = 'slide' LIMIT 1").fetchone():
+        manifest["slides"] = resolution(told["options"])
     with disk():
         atomic_write(dataset / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         _sweep(book, dataset / FOLDER)
@@ -94,9 +104,11 @@ def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
             "look": look, "dims": len(plain["shape"]) - 1, "flags": [],
             "patient": whose.patient(secret),
             "patient_known": bool(whose.name),
-            "site": row["site"] or "", "boxes": row["boxes"] or "",
+            "site": row["site"] or "",
+            "boxes": drawn(book, group, row["boxes"] or "", plain)[0],
             "split": split_name(row["split"] or plain["split"]),
             "label": row["label"] or plain["label"],
+            **{name: row[name] or "" for name in PERSON.names},
             "preprocessing": json.dumps(plain["preprocessing"], sort_keys=True),
             **{f"tag_{name}": _tag(name, tags.get(name)) for name in TECHNICAL},
         }  # fmt: skip
@@ -178,8 +190,11 @@ def _seen(book: Book, secret: bytes) -> Seen:
     )
 
 
-def _write_skips(book: Book, path: Path) -> "Counter[str]":
-    """Write which file is not in the data set, and why, for the data manager; count reasons."""
+def _write_skips(book: Book, path: Path, faults: Iterable[tuple[str, str]]) -> "Counter[str]":
+    """Write which file is not in the data set, and why, for the data manager; count reasons.
+
+    *faults* of boxes are written beside them; no file is skipped for its boxes.
+    """
     counts: Counter[str] = Counter()
     text = io.StringIO()
     table = csv.writer(text)
@@ -192,6 +207,8 @@ def _write_skips(book: Book, path: Path) -> "Counter[str]":
         counts.update(unfit)
         for kind, count in unfit.items():
             table.writerow([kind, f"{count} of its exams", printed(place)])
+    for (place, fault), count in Counter(faults).items():
+        table.writerow([fault, f"{count} of its boxes", printed(place)])
     with disk():
         atomic_write(path, text.getvalue().encode())  # 0600, as mkstemp makes it
     return counts

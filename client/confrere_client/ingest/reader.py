@@ -89,6 +89,17 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turned:
+    """How a picture lies beside what its file holds."""
+
+    size: tuple[int, int]
+    """Y X of the picture in the file."""
+
+    corners: tuple[int, ...] = (0, 1, 2, 3)
+    """Which of the file's corners (0 1 above, 2 3 below) came to lie where, row by row."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exam:
     """One image or volume with what is technically known of it, and nothing else."""
 
@@ -111,6 +122,9 @@ class Exam:
 
     source_shape: tuple[int, ...] = ()
     """Shape of what the file holds, where ``picture_px`` made the pixels fewer; empty: theirs."""
+
+    turned: Turned | None = None
+    """How a picture was turned or stretched; absent: not at all, or it was a slice of a volume."""
 
     tags: Mapping[str, str | float] = field(default_factory=dict)
     """Only keys of ``TECHNICAL``."""

@@ -55,6 +55,9 @@ class LinearProbe:
     scores: Floats
     """Shape (N, K); a class that the training images lack has 0."""
 
+    val_scores: Floats
+    """The same on the validation images."""
+
     strength: float
     """C that was chosen."""
 
@@ -80,7 +83,13 @@ def linear_probe(
         quality = _quality_in_folds(train_NR, train, classes)
     strength = max(STRENGTHS, key=lambda C: (quality[C], -C))
     scores_NK, converged = fits[strength]
-    return LinearProbe(scores=scores_NK[len(val.labels) :], strength=strength, converged=converged)
+    count = len(val.labels)
+    return LinearProbe(
+        scores=scores_NK[count:],
+        val_scores=scores_NK[:count],
+        strength=strength,
+        converged=converged,
+    )
 
 
 def _must_serve(train: Labelled, val: Labelled, classes: int) -> None:

@@ -59,8 +59,8 @@ class Catalog(Source):
         """Column of the mask's path, as the image's ('mask' if there); an empty cell has none."""
 
         boxes_column: Column | None = None
-        """Column of boxes as JSON, [["name", x0, y0, x1, y1], ...] in pixels ('boxes' if there); an
-        empty cell has none drawn, [] nothing to draw."""
+        """Column of boxes as JSON, [["name", x0, y0, x1, y1], ...] in pixels, the name in quotes
+        ('boxes' if there); an empty cell has none drawn, [] nothing to draw."""
 
     def records(self) -> Sequence[Record]:
         """List the rows; those of a missing file too, which are found unreadable later."""

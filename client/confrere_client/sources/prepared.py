@@ -1,17 +1,18 @@
 """A data set that 'confrere client prepare' made: pixels and masks mapped, keys for names."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from confrere_client.data.boxes import Box, read_boxes
 from confrere_client.data.decode import Pixels
 from confrere_client.data.fingerprint import content
-from confrere_client.ingest.keeping.dataset import Dataset, open_dataset, place_of
+from confrere_client.ingest.keeping.dataset import PERSON, Dataset, open_dataset, place_of
 from confrere_client.ingest.keeping.shards import FOLDER, Place, Shards
 from confrere_client.source import Record, Source, UnreadableImage
 from confrere_common.errors import DataError
@@ -23,10 +24,26 @@ AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 FACTS = ("source_shape", "spacing_mm", "tag_vendor", "mean", "std")
 """What a description of the images wants to know beside."""
 
+ABOUT = (
+    *((name, name) for name in PERSON.names),
+    *((name, f"tag_{name}") for name in ("vendor", "kernel", "slice_thickness_mm")),
+)
+"""What an evaluation groups by, and its column; a data set need not have sex and age.
+
+Guarantee: sex and age are told to an evaluation at the site and to nothing else: no image of a run
+and no description knows them.
+"""
+
+TOLD = (
+    "modality", "image_px", "spacing_mm", "burnt_in", "ct_windows", "crop_foreground", "margin",
+    "microns_per_px", "tile_px",
+)  # fmt: skip
+"""What of a manifest decides how pixels come about."""
+
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
-    "shard", "offset", "nbytes", "digest", "mask", "flags", "warnings", "tag_modality",
-    "tag_kernel", "tag_slice_thickness_mm", "preprocessing", *FACTS,
+    "shard", "offset", "nbytes", "digest", "mask", "boxes", "flags", "warnings", "tag_modality",
+    "tag_kernel", "tag_slice_thickness_mm", "preprocessing", *FACTS, *PERSON.names,
 ]  # fmt: skip
 
 
@@ -81,6 +98,21 @@ class Prepared(Source):
             )
         return [record for row in rows for record in self._records_of(row)]
 
+    @property
+    def preparation(self) -> Mapping[str, Any]:
+        """Return what the data set was prepared to, as its manifest has it: of no patient.
+
+        ``scaling`` lists the ways that occur in it, by modality.
+        """
+        manifest = self._dataset.manifest
+        told = {**manifest["plan"], **manifest["shaping"], **manifest["options"]}
+        told |= manifest.get("slides", {})
+        return {
+            **{name: told[name] for name in TOLD if told.get(name) is not None},
+            "slices": self.config.slices,
+            "scaling": sorted(manifest.get("preprocessing", ())),
+        }
+
     def fingerprint(self) -> Iterator[bytes]:
         """Yield what is chosen, then the catalog, which holds the digest of every image."""
         yield repr(self.config).encode()
@@ -107,7 +139,8 @@ class Prepared(Source):
         image = partial(_image, self._shards, place_of(row), shape, row["dtype"])
         mask = partial(_mask, self._shards, row["mask"], shape[1:]) if row["mask"] else None
         if row["dims"] == 2 or self.config.slices == "none":
-            yield _record(row, row["key"], image, mask, digest=row["digest"])
+            whole = _record(row, row["key"], image, mask, digest=row["digest"])
+            yield replace(whole, boxes=partial(_boxes, row["boxes"])) if row["boxes"] else whole
             return
         axis = AXES[self.config.slices]
         for number in range(0, shape[1 + axis], self.config.slice_step):
@@ -149,11 +182,7 @@ def _record(
         label=row["label"],
         mask=mask,
         facts={"digest": digest, **{name: row[name] for name in ("dtype", "tag_modality", *FACTS)}},
-        about={
-            name: str(row[f"tag_{name}"])
-            for name in ("vendor", "kernel", "slice_thickness_mm")
-            if row[f"tag_{name}"] not in (None, "")
-        },
+        about={name: str(row[column]) for name, column in ABOUT if row.get(column)},
     )
 
 
@@ -166,6 +195,13 @@ def _image(shards: Shards, place: Place, shape: tuple[int, ...], dtype: str) -> 
 
 def _mask(shards: Shards, row: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
     return _image(shards, place_of(row), shape, row["dtype"])
+
+
+def _boxes(cell: str) -> list[Box]:
+    """Return the boxes of a picture; an older Confrere kept them as its file had them."""
+    if any(not box or not isinstance(box[0], str) for box in json.loads(cell)):
+        raise UnreadableImage("boxes as an older version kept them: prepare the data set again")
+    return read_boxes(cell)
 
 
 def _slice(image: Any, axis: int, number: int) -> Pixels:

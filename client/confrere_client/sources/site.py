@@ -1,8 +1,8 @@
 """A data set that the hospital registered under a name: what a federated run may ask for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class Site(Source):
     def records(self) -> Sequence[Record]:
         """List the images that may be trained on; DataError when there is no such data set."""
         return self._source.records()
+
+    @property
+    def preparation(self) -> Mapping[str, Any] | None:
+        """Return how the registered images were prepared."""
+        return self._source.preparation
 
     def fingerprint(self) -> Iterator[bytes]:
         """Yield what changes with the images that may be trained on."""

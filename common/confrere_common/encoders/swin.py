@@ -31,6 +31,14 @@ UNSEEN = -100.0
 """What is added to the score of a cell that must not be seen, as in the paper's code."""
 
 
+MONAI = {
+    "before_attention.": "norm1.", "query_key_value.": "attn.qkv.", "attended.": "attn.proj.",
+    "bias.table": "attn.relative_position_bias_table", "before_perceptron.": "norm2.",
+    "perceptron.0.": "mlp.linear1.", "perceptron.2.": "mlp.linear2.",
+}  # fmt: skip
+"""Parts of a block -> what MONAI calls them."""
+
+
 class Swin(Encoder):
     """Cheaper than a transformer over all patches, and with maps at five strides, as a CNN's.
 
@@ -106,6 +114,29 @@ class Swin(Encoder):
             cells_BZYXD = stage(cells_BZYXD)
             seen.append(cells_BZYXD)
         return tuple(functional.layer_norm(one, one.shape[-1:]).movedim(-1, 1) for one in seen)
+
+    def monai_state(self) -> dict[str, Tensor]:
+        """Return the weights as MONAI's SwinTransformer names them (``SwinUNETR(...).swinViT``).
+
+        It must have the same features, depths, heads and window, and ``downsample="mergingv2"``;
+        then ``load_state_dict(..., strict=False)`` takes all of them, and lacks only the stages
+        that this encoder left out and what it computes itself.
+        """
+        found = {}
+        for name, weight in self.state_dict().items():
+            top, *rest = name.split(".")
+            if top == "project":
+                found[f"patch_embed.proj.{rest[0]}"] = weight
+                continue
+            stage, block, tail = f"layers{int(rest[0]) + 1}.0", rest[1], ".".join(rest[2:])
+            if tail.startswith(("norm.", "reduce.")):
+                if len(self.size) == 2:  # where MONAI joins columns before rows
+                    weight = weight.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
+                found[f"{stage}.downsample.{tail.replace('reduce', 'reduction')}"] = weight
+                continue
+            own = next((name for name in MONAI if tail.startswith(name)), "")
+            found[f"{stage}.blocks.{block}.{MONAI.get(own, '')}{tail.removeprefix(own)}"] = weight
+        return found
 
     def pool(self, map_BCZYX: Tensor) -> Tensor:
         """Return the mean over all places."""

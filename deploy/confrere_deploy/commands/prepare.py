@@ -43,7 +43,8 @@ def prepare(  # noqa: PLR0913  (an option each)
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes that read.", min=1)] = 1,
     catalog: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet: path, patient, site, label, mask, boxes.")
+        Path | None,
+        typer.Option(help="CSV or Parquet: path, patient, site, label, mask, boxes, sex, age."),
     ] = None,
     knobs: Annotated[
         list[str] | None,

@@ -15,6 +15,7 @@ from confrere_client.evaluation.corruptions import SEVERITIES
 from confrere_client.evaluation.factors import groups_of
 from confrere_client.finetune.judge import judge_of
 from confrere_common.errors import ConfigError, ConfrereError
+from confrere_common.preparation import must_be_prepared
 from confrere_common.storage import alone
 from confrere_deploy.evaluation import parts, schema
 from confrere_deploy.evaluation.cells import Cell, Finished, Workshop
@@ -26,7 +27,7 @@ from confrere_deploy.evaluation.wishes import Wishes
 from confrere_deploy.evaluation.worse import names_of
 from confrere_deploy.report.tuned_pictures import PICTURES
 from confrere_deploy.study.cost import Clock
-from confrere_deploy.study.finetuning import must_build, say_notes
+from confrere_deploy.study.finetuning import must_build, must_leave_none_out, say_notes
 from confrere_deploy.study.options import Options
 from confrere_deploy.study.outbox import STUDY, open_folder
 from confrere_deploy.study.progress import Display
@@ -73,11 +74,13 @@ def _settled(
 ) -> Evaluation:
     """Return the evaluation; ConfigError with the faults of all arms and parts at once."""
     run = contestants[0].run
+    must_leave_none_out(run)
     faults = list(_refused(contestants))
     if faults:
         raise ConfigError(faults)
     choose_device(run.train.device)
     images = _open(contestants[0], options.folder, console)
+    must_be_prepared(images.preparation, run.data.preparation)
     entries = []
     for contestant in contestants:
         try:

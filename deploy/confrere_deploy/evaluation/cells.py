@@ -32,7 +32,6 @@ from confrere_common.loading import dump
 from confrere_common.model import build_model, load_weights
 from confrere_common.storage import atomic_write
 from confrere_common.task import FineTask
-from confrere_common.weights import Weights
 from confrere_deploy.engine import ENGINES, SiteWatch
 from confrere_deploy.study import arms
 from confrere_deploy.study.cost import Clock
@@ -83,7 +82,7 @@ class Finished:
     answers: Answers
     asked: Rows
     val: Answers = field(default_factory=dict)
-    """Answers for validation images, in the order of the lecture's."""
+    """A classifier's answers for validation images, in the order of the lecture's."""
 
     scores: Mapping[int, float]
     losses: Mapping[int, float | None]
@@ -116,7 +115,7 @@ class Workshop:
         done = Finished(
             answers=arm.answers,
             asked=arm.asked,
-            val=self._validated(cell, arm.weights),
+            val=arm.val,
             scores=arm.scores,
             losses=arm.losses,
             best=arm.best,
@@ -162,11 +161,6 @@ class Workshop:
         )
         studio = Studio(lecture=lecture, training=training, judge=self.judge)
         return studio.arm("federated", cell.seed)
-
-    def _validated(self, cell: Cell, weights: Weights) -> Answers:
-        if not len(cell.lecture.val):
-            return {}
-        return self.judge.answers(task_with(cell, weights), exam(cell.lecture, cell.lecture.val))
 
 
 def task_with(cell: Cell, weights: Mapping[str, Tensor]) -> FineTask:

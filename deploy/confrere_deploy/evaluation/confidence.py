@@ -1,16 +1,17 @@
 """Calibration of finished classifiers, and their figures by group of patients.
 
-Shapes: N images, K classes.
+Shapes: N images, K classes, M choices.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation import calibration
-from confrere_client.evaluation.fairness import Groups, weighed_groups
+from confrere_client.evaluation.fairness import Groups, by_group
 from confrere_client.evaluation.paired import Weighed, weighed_figure
 from confrere_client.finetune.classification import truth
 from confrere_client.finetune.judge import Judge
@@ -28,34 +29,59 @@ HONESTY: Mapping[str, Measure] = {
 }
 
 
-def calibrated(one: Entry, seeds: Sequence[Finished]) -> schema.Calibration | None:
-    """Return calibration before and after; None for findings, and without validation images."""
-    task = one.lecture.finetune.task
-    exclusive = task.name == "classification" and task.knobs.get("kind") != "multilabel"
-    if not exclusive or not all("scores_NK" in seed.val for seed in seeds):
-        return None
-    lecture = one.lecture
-    val_N = truth(exam(lecture, lecture.val))
-    heat = [calibration.fitted_temperature(_logs(seed.val), val_N) for seed in seeds]
-    plain = [np.asarray(seed.answers["scores_NK"], np.float64) for seed in seeds]
-    scaled = [
-        calibration.at_temperature(_logs(seed.answers), one_heat)
-        for seed, one_heat in zip(seeds, heat, strict=True)
-    ]
-    test_N = truth(exam(lecture, seeds[0].asked))
-    patients = lecture.images.catalog.patients[seeds[0].asked]
-    return schema.Calibration(
-        arm=one.name,
-        temperatures=tuple(heat),
-        before=_honesty(plain, test_N, patients),
-        after=_honesty(scaled, test_N, patients),
-        bars_before=tuple(_bars(plain, test_N)),
-        bars_after=tuple(_bars(scaled, test_N)),
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Answers as choices between classes: M images, or M known findings, each present or absent."""
+
+    scores_MK: Floats
+    labels_M: NDArray[np.int64]
+    rows_M: NDArray[np.int64]
+    """Which image each is of."""
+
+
+def choices(scores_NK: NDArray[np.float32], labels: NDArray[np.int64]) -> Choices:
+    """Return answers as choices; of several findings in an image, each known one is its own."""
+    scores = np.asarray(scores_NK, np.float64)
+    if labels.ndim == 1:
+        return Choices(scores_MK=scores, labels_M=labels, rows_M=np.arange(len(labels)))
+    told_NK = labels >= 0
+    present_M = scores[told_NK]
+    return Choices(
+        scores_MK=np.stack([1 - present_M, present_M], axis=1),
+        labels_M=labels[told_NK],
+        rows_M=np.nonzero(told_NK)[0],
     )
 
 
-def _logs(answers: Mapping[str, NDArray[np.float32]]) -> Floats:
-    return calibration.logs(np.asarray(answers["scores_NK"], np.float64))
+def calibrated(one: Entry, seeds: Sequence[Finished]) -> schema.Calibration | None:
+    """Return calibration before and after; None for another task, and without validation images."""
+    lecture = one.lecture
+    is_choice = lecture.finetune.task.name == "classification"
+    if not is_choice or not all("scores_NK" in seed.val for seed in seeds):
+        return None
+    val, test = (truth(exam(lecture, rows)) for rows in (lecture.val, seeds[0].asked))
+    chosen = [choices(seed.val["scores_NK"], val) for seed in seeds]
+    if not len(chosen[0].labels_M):
+        return None
+    heat = [
+        calibration.fitted_temperature(calibration.logs(of.scores_MK), of.labels_M) for of in chosen
+    ]
+    asked = [choices(seed.answers["scores_NK"], test) for seed in seeds]
+    plain = [of.scores_MK for of in asked]
+    scaled = [
+        calibration.at_temperature(calibration.logs(scores_MK), one_heat)
+        for scores_MK, one_heat in zip(plain, heat, strict=True)
+    ]
+    labels_M = asked[0].labels_M
+    patients = lecture.images.catalog.patients[seeds[0].asked][asked[0].rows_M]
+    return schema.Calibration(
+        arm=one.name,
+        temperatures=tuple(heat),
+        before=_honesty(plain, labels_M, patients),
+        after=_honesty(scaled, labels_M, patients),
+        bars_before=tuple(_bars(plain, labels_M)),
+        bars_after=tuple(_bars(scaled, labels_M)),
+    )
 
 
 def _honesty(
@@ -98,7 +124,7 @@ def by_factor(
         if len(np.unique(groups_N[groups_N != ""])) < 2:
             continue
         within = partial(_within, lecture, judge, seeds, asked)
-        found = weighed_groups(within, patients, groups_N, smallest=smallest)
+        found = by_group(within, patients, groups_N, smallest=smallest)
         yield _factor(one.name, factor, found)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from confrere_client.evaluation.detection import FROC
 from confrere_deploy.evaluation.schema import (
     Bar,
     Calibration,
@@ -29,6 +30,7 @@ def drawings(report: EvaluationReport) -> dict[str, str]:
     hues = dict(zip(report.arms, [*HUES, GREY] * len(report.arms), strict=False))
     return {
         "arms": _arms(report, hues),
+        "froc": _froc(report, hues),
         "curve": _curve(report.curve, report.headline, hues),
         "unseen": _unseen(report, hues),
         "robustness": _robustness(report.robustness, report.headline, hues),
@@ -54,6 +56,39 @@ def _arms(report: EvaluationReport, hues: Mapping[str, str]) -> str:
     said = ", ".join(f"{name} {number(figure.mean)}" for name, figure in known.items())
     size = (6.4, 0.9 + 0.32 * len(known))
     return draw("arms", f"{report.headline}: {said}", size, paint)
+
+
+def _froc(report: EvaluationReport, hues: Mapping[str, str]) -> str:
+    """Draw the share of lesions found over false alarms per image; of a detection alone."""
+    known = {
+        name: [(at, arm.figures[title]) for title, at in FROC.items() if title in arm.figures]
+        for name, arm in report.arms.items()
+    }
+    if not any(known.values()):
+        return ""
+
+    def paint(canvas: Any) -> None:
+        axes = canvas.subplots()
+        axes.set_xscale("log", base=2)
+        for arm, points in known.items():
+            at, figures = [at for at, _ in points], [figure for _, figure in points]
+            low, high = ([getattr(figure, end) for figure in figures] for end in ("low", "high"))
+            axes.fill_between(at, low, high, color=hues[arm], alpha=0.15, linewidth=0)
+            axes.plot(at, [figure.mean for figure in figures], "o-", color=hues[arm], label=arm)
+        axes.set_xticks(list(FROC.values()), [title.split()[-1] for title in FROC])
+        axes.minorticks_off()
+        axes.set_xlabel("false alarms per image")
+        axes.set_ylim(0, 1)
+        axes.set_title("share of true boxes found")
+        axes.legend()
+
+    said = "; ".join(
+        f"{arm} " + ", ".join(number(figure.mean) for _, figure in points)
+        for arm, points in known.items()
+        if points
+    )
+    alt = f"Share of true boxes found at 1/8 to 8 false alarms per image: {said}"
+    return draw("froc", alt, (WIDE_IN, 3.0), paint)
 
 
 def _dots(axes: "Axes", figures: Mapping[str, Figure], hues: Mapping[str, str]) -> None:

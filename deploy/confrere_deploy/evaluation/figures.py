@@ -7,8 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from confrere_client.evaluation.paired import Weighed, weighed_difference, weighed_figure
-from confrere_client.finetune.judge import Answers, Exam, Judge, Rows
+from confrere_client.evaluation.paired import (
+    SWAPS,
+    Weighed,
+    swap_test,
+    weighed_difference,
+    weighed_figure,
+)
+from confrere_client.finetune.judge import Answers, Exam, Judge, Rows, both
 from confrere_client.measure.intervals import Figure
 from confrere_deploy.evaluation.cells import Finished, exam
 from confrere_deploy.report import schema
@@ -37,6 +43,8 @@ def every(lecture: Lecture, judge: Judge, seeds: Sequence[Finished]) -> dict[str
     found = {
         measure: plain(weighed_figure([one[measure] for one in each], patients))
         for measure in each[0]
+        # A cell that an older version finished may hold less.
+        if all(measure in one for one in each)
     }
     return {measure: figure for measure, figure in found.items() if figure is not None}
 
@@ -58,6 +66,24 @@ def figure(
     """Return the leading measure on some test images."""
     patients = lecture.images.catalog.patients[rows]
     return plain(weighed_figure(leading(lecture, judge, seeds, rows), patients))
+
+
+def p_value(
+    lecture: Lecture,
+    judge: Judge,
+    pairs: Sequence[tuple[Finished, Finished]],
+    rows: Rows,
+    swaps: int = SWAPS,
+) -> float | None:
+    """Return p that arms differ by chance, seed by seed on the same images; None if not known."""
+    paper = exam(lecture, rows)
+    found = [
+        both(judge, at(ours.answers, ours.asked, rows), at(theirs.answers, theirs.asked, rows),
+             paper)
+        for ours, theirs in pairs
+    ]  # fmt: skip
+    p = swap_test(found, lecture.images.catalog.patients[rows], swaps=swaps)
+    return p if np.isfinite(p) else None
 
 
 def gap(

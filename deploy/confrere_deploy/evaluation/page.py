@@ -15,6 +15,15 @@ from confrere_deploy.report.words import duration, spoken
 
 LISTED = 40
 """Measures of an arm that the page lists; all are in report.json."""
+CHANCE = (
+    "p: how often arms that answer alike would differ as much, by swapping whole patients between "
+    "them in all repetitions at once; it speaks of these networks on other patients, the interval "
+    "also of other repetitions. Corrected: for all differences of this list (Holm). Arms are told "
+    "apart where the interval leaves out 0 and the corrected p is below 0.05."
+)
+"""What the verdicts of a list rest on."""
+LEVEL = 0.05
+"""Corrected p below which two arms are told apart."""
 
 
 def write(out: Path, report: EvaluationReport) -> None:
@@ -38,6 +47,7 @@ def page(report: EvaluationReport) -> str:
             for point in report.curve
             for gap in point.gaps
         ],
+        chance=CHANCE,
         time=duration(report.cost.wall_s),
         config=yaml.safe_dump(plain(report.run), sort_keys=False, allow_unicode=True, width=100),
     )  # fmt: skip
@@ -60,11 +70,17 @@ def said(figure: Figure | None, *, sign: bool = False) -> tuple[str, str]:
 
 
 def verdict(gap: Gap, headline: str) -> str:
-    """Say whether two arms are told apart."""
-    apart = gap.figure.low > 0 or gap.figure.high < 0
+    """Say whether two arms are told apart: by the interval and by p, corrected."""
+    apart = (gap.figure.low > 0 or gap.figure.high < 0) and (gap.p_corrected or 0) < LEVEL
     above = "above" if gap.figure.low > 0 else "below"
     how = f"is {above}" if apart else "is not told apart from"
     return (
         f"'{gap.ours}' {how} '{gap.theirs}': paired difference of {headline} "
-        f"{spoken(gap.figure, sign=True)}."
+        f"{spoken(gap.figure, sign=True)}{_chance(gap)}."
     )
+
+
+def _chance(gap: Gap) -> str:
+    if gap.p is None or gap.p_corrected is None:
+        return ""
+    return f", p = {gap.p:.2g} ({gap.p_corrected:.2g} corrected)"

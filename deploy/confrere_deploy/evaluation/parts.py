@@ -5,12 +5,14 @@ Shapes: N images.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.data.images import Images
 from confrere_client.evaluation.fairness import suppressed
+from confrere_client.evaluation.paired import SWAPS, holm
 from confrere_client.finetune.judge import Judge
 from confrere_deploy.evaluation import figures, schema
 from confrere_deploy.evaluation.cells import Cell, Finished
@@ -137,18 +139,46 @@ def _seeds(one: Entry, lecture: Lecture, part: str, *, keep: bool = False) -> It
         yield Cell(arm=one.name, lecture=lecture, seed=seed, part=part, keep=keep)
 
 
+SWAPS_FOR_EACH = 40
+"""Swaps for each difference of a list, at least: the smallest p must survive its correction."""
+
+
+def corrected(found: Sequence[schema.Gap]) -> tuple[schema.Gap, ...]:
+    """Return the differences of a list, their p values as they stand when all are looked at."""
+    known = {str(n): one.p for n, one in enumerate(found) if one.p is not None}
+    all_told = holm(known)
+    return tuple(replace(one, p_corrected=all_told.get(str(n))) for n, one in enumerate(found))
+
+
 def gaps(
-    entries: Sequence[Entry], judge: Judge, seeds: Mapping[str, Sequence[Finished]]
+    entries: Sequence[Entry],
+    judge: Judge,
+    seeds: Mapping[str, Sequence[Finished]],
+    lists: int = 1,
 ) -> Iterator[schema.Gap]:
-    """Yield each given encoder against each other arm, where both answered the same images."""
-    for ours in entries:
-        for theirs in entries if ours.given else ():
-            if ours.name == theirs.name or not {ours.name, theirs.name} <= seeds.keys():
-                continue
-            mine, other = seeds[ours.name], seeds[theirs.name]
-            found = figures.gap(ours.lecture, judge, mine, other, mine[0].asked)
-            if found is not None:
-                yield schema.Gap(ours=ours.name, theirs=theirs.name, figure=found)
+    """Yield each given encoder against each other arm, where both answered the same images.
+
+    They are looked at together with those of so many *lists*; none is corrected for that yet.
+    """
+    pairs = [
+        (ours, theirs)
+        for ours in entries
+        for theirs in entries
+        if ours.given and ours.name != theirs.name and {ours.name, theirs.name} <= seeds.keys()
+    ]
+    swaps = max(SWAPS, SWAPS_FOR_EACH * len(pairs) * lists)
+    for ours, theirs in pairs:
+        mine, other = seeds[ours.name], seeds[theirs.name]
+        rows = mine[0].asked
+        found = figures.gap(ours.lecture, judge, mine, other, rows)
+        if found is not None:
+            both = list(zip(mine, other, strict=True))
+            yield schema.Gap(
+                ours=ours.name,
+                theirs=theirs.name,
+                figure=found,
+                p=figures.p_value(ours.lecture, judge, both, rows, swaps),
+            )
 
 
 def curve(
@@ -169,10 +199,13 @@ def curve(
                 images=len(learned),
                 patients=len(np.unique(entries[0].lecture.images.catalog.patients[learned])),
                 arms={name: figure for name, figure in told.items() if figure is not None},
-                gaps=tuple(gaps(entries, judge, seeds)),
+                gaps=tuple(gaps(entries, judge, seeds, len(wishes.curve))),
             )
         )
-    yield from sorted(points, key=lambda point: point.patients)
+    points.sort(key=lambda point: point.patients)
+    every = iter(corrected([gap for point in points for gap in point.gaps]))
+    for point in points:
+        yield replace(point, gaps=tuple(islice(every, len(point.gaps))))
 
 
 def _part(one: Entry, labels: Labels) -> str:

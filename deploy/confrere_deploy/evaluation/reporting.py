@@ -26,6 +26,7 @@ from confrere_deploy.report.tuned_pictures import PICTURES, write_pictures
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.options import Options
+from confrere_deploy.study.structures import outlined
 
 REPETITIONS = 3
 """Seeds that a claim needs."""
@@ -72,7 +73,7 @@ def reported(
         headline=judge.HEADLINE,
         smallest=wishes.smallest,
         arms=reached,
-        gaps=tuple(parts.gaps(evaluation.entries, judge, whole)),
+        gaps=parts.corrected(list(parts.gaps(evaluation.entries, judge, whole))),
         curve=tuple(parts.curve(evaluation.entries, wishes, judge, done)),
         unseen=_unseen(evaluation, serious, done),
         robustness=tuple(_robust(evaluation, serious, workshop, whole)),
@@ -108,9 +109,11 @@ def _unseen(
 
 
 def _arm(entry: Entry, judge: Judge, seeds: Sequence[Finished]) -> schema.EvaluatedArm:
+    paper = exam(entry.lecture, seeds[0].asked)
     return schema.EvaluatedArm(
         what=entry.contestant.what,
         figures=figures.every(entry.lecture, judge, seeds),
+        structures=outlined([seed.answers for seed in seeds], paper),
         best_rounds=tuple(seed.best for seed in seeds),
     )
 

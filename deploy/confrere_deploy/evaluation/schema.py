@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from confrere_common.section import section
+from confrere_deploy.report.outlined import Outlined
 from confrere_deploy.report.schema import (
     Cost,
     Data,
@@ -30,6 +31,9 @@ class EvaluatedArm:
     figures: dict[str, Figure]
     """Measure -> figure, learned from the labels that the run names."""
 
+    structures: dict[str, Outlined] = Field(default_factory=dict)
+    """Structure -> its counts and medians, where masks were drawn."""
+
     best_rounds: tuple[Natural, ...] = ()
     """The round that answered, one a seed."""
 
@@ -46,6 +50,13 @@ class Gap:
 
     figure: Figure
     """The difference."""
+
+    p: Number | None = None
+    """Two-sided, of a permutation test that swaps the arms of whole patients in all seeds at once:
+    of these networks on other patients, not of other seeds. Absent where it is not known."""
+
+    p_corrected: Number | None = None
+    """The same where all differences of its list are looked at together (Holm)."""
 
 
 @section
@@ -287,7 +298,8 @@ class EvaluationReport:
     """Empty where it was not asked for."""
 
     calibration: tuple[Calibration, ...] = ()
-    """Of exclusive classes, where there are validation images."""
+    """Of classifiers, where there are validation images. Of several findings in an image, each one
+    that is known is an answer of its own."""
 
     factors: tuple[Factor, ...] = ()
     """By site, and by what the catalog knows."""

@@ -14,6 +14,7 @@ from confrere_common.encoder import build_encoder
 from confrere_common.errors import CheckpointError
 from confrere_common.loading import as_dict
 from confrere_common.model import input_of
+from confrere_common.preparation import demanded
 from confrere_deploy.federation.federal_tuned import tuned_report
 from confrere_deploy.report import schema
 from confrere_deploy.report.pictures import Pictures
@@ -79,6 +80,7 @@ def federal_report(
             modality=run.augment.modality,
             test_images=0,
             test_patients=0,
+            preparation=demanded(run.data.preparation),
         ),
         machine=machine("cpu"),
         command=shlex.join(["confrere", *sys.argv[1:]]),

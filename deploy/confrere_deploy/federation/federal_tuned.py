@@ -13,6 +13,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.judged import SCORED, evaluation_of
 from confrere_common.loading import as_dict
 from confrere_common.model import input_of, task_of
+from confrere_common.preparation import demanded
 from confrere_deploy.report import schema, tuned
 from confrere_deploy.report.pooled import HEADLINES, Evaluated, cautions, evaluated
 from confrere_deploy.study.history import record_warnings
@@ -87,6 +88,7 @@ def tuned_report(
             modality=run.augment.modality,
             test_images=0,
             test_patients=0,
+            preparation=demanded(run.data.preparation),
         ),
         machine=machine("cpu"),
         command=shlex.join(["confrere", *sys.argv[1:]]),

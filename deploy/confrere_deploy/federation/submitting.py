@@ -57,6 +57,8 @@ def _unfit(run: Run) -> Iterator[str]:
         dataset_of(run)
     except DataError as fault:
         yield f"data.source: {fault}"
+    if run.data.leave_out:
+        yield "data.leave_out is for a simulation: here a site is left out by not being invited."
     task = task_of(run)
     if task is not None and task.classes is None and TASKS.member(task.task.name).classed:
         yield "finetune.classes is open: hospitals cannot agree on names. Write them into the run."

@@ -26,6 +26,11 @@ NO_RESULT = (
     "anybody relies on it."
 )
 
+UNPREPARED = (
+    "How the hospitals prepared their images is not told: the run demanded nothing of it "
+    "(data.preparation), and sites do not say it."
+)
+
 
 def card_of(
     encoder: Mapping[str, Any],
@@ -74,7 +79,10 @@ def card_of(
         },
         "floors": [name for name in tables if name in FLOORS],
         "results": tables,
-        "limits": list(_limits(privacy, tables, report)),
+        "limits": [
+            *([UNPREPARED] if release and "prepared" not in encoder["preprocessing"] else ()),
+            *_limits(privacy, tables, report),
+        ],
         "provenance": _provenance(training, report),
     }
 

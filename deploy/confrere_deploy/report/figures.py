@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_deploy.report.joined import SITES_DRAWN, differences, ordered
 from confrere_deploy.report.pictures import Floats, Pictures
 from confrere_deploy.report.schema import ARMS, FLOORS, Arm, ArmName, Figure, Report, SiteArm
 from confrere_deploy.report.svg import ALARM, BLUE, GREY, HUES, INK, MUTED, draw
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Pick: TypeAlias = Callable[[Arm | SiteArm], Figure | None]
-SITES_DRAWN = 16
 KINDS_DRAWN = 7
 
 
@@ -99,29 +99,43 @@ def _dots(
 
 
 def gains(report: Report) -> str:
-    """Draw for each site what it reaches alone and what federated; empty when not measured."""
+    """Draw for each site what it reaches alone and federated, and the paired difference.
+
+    Empty when not measured; without the difference in a report that does not tell it.
+    """
     pairs = site_pairs(report)
     if not 1 < len(pairs) <= SITES_DRAWN:
         return ""
-    ordered = sorted(pairs.items(), key=lambda pair: pair[1][1].mean)
+    paid = report.joining
+    paid = paid if paid is not None and paid.gains.keys() == pairs.keys() else None
+    sites = ordered(paid) if paid else sorted(pairs, key=lambda site: pairs[site][1].mean)
     alt = "AUC on each site's own test patients, alone then federated: " + ", ".join(
-        f"{site} {alone.mean:.3f} then {joined.mean:.3f}" for site, (alone, joined) in ordered
+        f"{site} {pairs[site][0].mean:.3f} then {pairs[site][1].mean:.3f}"
+        + (f", paired difference {spoken(paid.gains[site], sign=True)}" if paid else "")
+        for site in sites
     )
 
     def paint(page: "canvas.Figure") -> None:
-        (axes,) = _row(page, 1)
-        for row, (_, (alone, joined)) in enumerate(ordered):
-            axes.plot([alone.mean, joined.mean], [row, row], color=GREY, lw=2, zorder=1)
-        rows = range(len(ordered))
-        axes.plot([pair[0].mean for _, pair in ordered], rows, "o", color=INK, label="alone")
-        axes.plot([pair[1].mean for _, pair in ordered], rows, "o", color=BLUE, label="federated")
-        axes.set_yticks(rows, [shorten(site) for site, _ in ordered])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.6, len(ordered) - 0.4)
-        axes.set_title("AUC on each site's own test patients")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        columns = page.subplots(1, 2 if paid else 1, squeeze=False, sharey=True)[0]
+        _alone_and_joined(columns[0], [pairs[site] for site in sites])
+        columns[0].set_yticks(range(len(sites)), [shorten(site) for site in sites])
+        if paid:
+            differences(columns[1], paid, sites)
+            columns[1].set_title("Paired difference: federated less alone")
 
-    return draw("gains", alt, (7.5, 0.9 + 0.3 * len(ordered)), paint)
+    return draw("gains", alt, (9.0 if paid else 7.5, 0.9 + 0.3 * len(sites)), paint)
+
+
+def _alone_and_joined(axes: "Axes", pairs: Sequence[tuple[Figure, Figure]]) -> None:
+    rows = range(len(pairs))
+    for row, (alone, joined) in zip(rows, pairs, strict=True):
+        axes.plot([alone.mean, joined.mean], [row, row], color=GREY, lw=2, zorder=1)
+    axes.plot([alone.mean for alone, _ in pairs], rows, "o", color=INK, label="alone")
+    axes.plot([joined.mean for _, joined in pairs], rows, "o", color=BLUE, label="federated")
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(-0.6, len(pairs) - 0.4)
+    axes.set_title("AUC on each site's own test patients")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def site_pairs(report: Report) -> dict[str, tuple[Figure, Figure]]:

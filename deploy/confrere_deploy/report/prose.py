@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from confrere_deploy.report.figures import MEASURES, picked, site_pairs
+from confrere_deploy.report import joined
+from confrere_deploy.report.figures import MEASURES, auc, knn_accuracy, picked, site_pairs
 from confrere_deploy.report.pictures import Pictures
 from confrere_deploy.report.schema import FLOORS, ArmName, Figure, Report
 from confrere_deploy.report.words import (
@@ -36,13 +37,32 @@ def verdicts(report: Report) -> list[str]:
         return []
     others = [name for name in reversed(figures) if name != "federated"]
     said = [_verdict(report, name, figures) for name in others]
+    said += _at_unseen_sites(report)
     pairs = site_pairs(report).values()
-    if pairs:
-        ahead = sum(joined.mean > alone.mean for alone, joined in pairs)
+    if report.joining is not None:
+        said += joined.verdict(report.joining)
+    elif pairs:
+        ahead = sum(federated.mean > alone.mean for alone, federated in pairs)
         said.append(
             f"On its own test patients, {ahead} of {counted(len(pairs), 'site')} scored higher "
             "with the federated encoder than with its own (single figures, not a test)."
         )
+    return said
+
+
+def _at_unseen_sites(report: Report) -> list[str]:
+    """Say what each arm reached at the sites of which nobody learned."""
+    arms = {name: report.arms[name].unseen or {} for name in ARM_PHRASES if name in report.arms}
+    said = []
+    for site in arms.get("federated", {}):
+        found = {name: auc(its[site]) or knn_accuracy(its[site]) for name, its in arms.items()}
+        told = [
+            f"{spoken(figure, 2)} by {ARM_PHRASES[name]}"
+            for name, figure in found.items()
+            if figure is not None
+        ]
+        title = "AUC" if auc(arms["federated"][site]) else "accuracy of 20 nearest neighbours"
+        said.append(f"At {site}, of which nobody learned, the {title} is {listed(told)}.")
     return said
 
 

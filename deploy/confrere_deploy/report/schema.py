@@ -4,12 +4,16 @@ An optional key that has no value is absent, never null; the number 'not a numbe
 a loss or a metric that was not finite is null, a figure that is not finite is refused.
 """
 
-import math
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import AwareDatetime, Field
 
 from confrere_common.section import section
+from confrere_deploy.report.numbers import Amount as Amount
+from confrere_deploy.report.numbers import Figure as Figure
+from confrere_deploy.report.numbers import Measured as Measured
+from confrere_deploy.report.numbers import Natural as Natural
+from confrere_deploy.report.numbers import Number as Number
 
 SCHEMA = 1
 
@@ -17,39 +21,7 @@ ArmName: TypeAlias = Literal["raw", "random", "local", "federated", "centralised
 ARMS: tuple[ArmName, ...] = ("raw", "random", "local", "federated", "centralised")
 FLOORS: tuple[ArmName, ...] = ("raw", "random")
 
-
-def _null_unless_finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Measured = Annotated[Number | None, BeforeValidator(_null_unless_finite)]
 Pair = Annotated[str, Field(pattern=rf"^({'|'.join(ARMS)})-({'|'.join(ARMS)})$")]
-Natural = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-@section
-class Figure:
-    """A measured number with its interval."""
-
-    mean: Number
-    """Mean over the repetitions."""
-
-    low: Number
-    """Lower end of the interval; equal to mean when there is none."""
-
-    high: Number
-    """Upper end of the interval."""
-
-    n: Annotated[int, Field(ge=1)]
-    """Repetitions (seeds) behind the mean."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} lies above high {self.high}: swap them")
-        return self
 
 
 @section
@@ -104,6 +76,28 @@ class Arm:
     sites: dict[str, SiteArm] | None = None
     """The same probes on each site's own test patients, 'local' by the site's own encoder alone;
     without sites of fewer than 5 test patients."""
+
+    unseen: dict[str, SiteArm] | None = None
+    """The same probes on the test patients of each site that was left out of all learning
+    (data.leave_out), who count in no other figure; 'local' is the mean of all sites' encoders."""
+
+
+@section
+class Joining:
+    """Whether taking part paid: federated less the site's own, on the site's own test patients."""
+
+    gains: dict[str, Figure]
+    """Site -> paired difference of the leading measure, with its interval; without sites of fewer
+    than 5 test patients, and those where it is not defined."""
+
+    losing: tuple[str, ...] = ()
+    """Sites whose difference is below 0, whatever the interval."""
+
+    surely_losing: tuple[str, ...] = ()
+    """Sites whose whole interval lies below 0."""
+
+    surely_gaining: tuple[str, ...] = ()
+    """Sites whose whole interval lies above 0."""
 
 
 @section
@@ -242,6 +236,10 @@ class Data:
     test_patients: Natural
     """Patients behind them; none of them is trained on."""
 
+    preparation: dict[str, Any] | None = None
+    """How the images were prepared before the run: as their data set has it or, in a federation, as
+    the run demands it of every site; absent where nobody knows."""
+
 
 @section
 class Machine:
@@ -349,6 +347,10 @@ class Report:
 
     differences: dict[Pair, Figure] | None = None
     """'federated-local' -> paired difference of their linear AUC, over the same test patients."""
+
+    joining: Joining | None = None
+    """Whether joining paid for each site, by linear AUC; absent where the arms
+    'federated' and 'local' did not both run."""
 
     intervals: str = (
         "95 %, from a bootstrap over the test patients, widened by how the repetitions vary"

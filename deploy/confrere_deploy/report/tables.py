@@ -1,6 +1,7 @@
 """Rows of the report's tables: long ones are cut, and say so."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from confrere_deploy.report.curves import HEALTH, alarm_metric
@@ -47,6 +48,8 @@ def sites(report: Report) -> Rows:
         for site in each.sites:
             work[site.site].append(site)
     alone, joined = (_site_aucs(report, name) for name in ("local", "federated"))
+    paid = report.joining.gains if report.joining is not None else {}
+    gains = {site: _said(gain, sign=True) for site, gain in paid.items()}
     ordered = sorted(report.sites, key=lambda site: (-site.images, site.site))
     return [
         {
@@ -57,6 +60,7 @@ def sites(report: Report) -> Rows:
             "tested": "" if site.test_patients is None else f"{site.test_patients:,}",
             "alone": alone.get(site.site, ("", "")),
             "joined": joined.get(site.site, ("", "")),
+            "gain": gains.get(site.site, ("", "")),
         }
         for site in ordered
     ]
@@ -68,6 +72,7 @@ def site_columns(report: Report) -> dict[str, bool]:
         "tested": any(site.test_patients is not None for site in report.sites),
         "alone": bool(_site_aucs(report, "local")),
         "joined": bool(_site_aucs(report, "federated")),
+        "gain": report.joining is not None,
     }
 
 
@@ -207,11 +212,22 @@ def data(report: Report) -> list[tuple[str, str]]:
         ("Modality", held.modality or "not named"),
         ("Classes", ", ".join(classes) + (f" and {more} more" if more else "") or "no labels"),
     ]
+    if held.preparation:
+        rows.append(("Prepared", _prepared(held.preparation)))
     if report.skipped.count:
         reasons = [f"{reason} ({times:,})" for reason, times in report.skipped.reasons.items()]
         told = f": {', '.join(reasons[:EVENTS_LISTED])}" if reasons else ""
         rows.append(("Skipped", f"{counted(report.skipped.count, 'file')}{told}"))
     return rows
+
+
+def _prepared(preparation: Mapping[str, Any]) -> str:
+    """Return how images were prepared, in a line."""
+    told = {
+        key: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for key, value in preparation.items()
+    }
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
 
 
 def measured_columns(report: Report) -> dict[str, bool]:
@@ -226,9 +242,11 @@ def measured_columns(report: Report) -> dict[str, bool]:
     return {name: bool(picked(report, pick)) for name, pick in picks.items()}
 
 
-def _said(figure: Figure | None, digits: int = 3) -> tuple[str, str]:
+def _said(figure: Figure | None, digits: int = 3, *, sign: bool = False) -> tuple[str, str]:
     """Return the mean and, apart from it, the interval."""
-    mean, _, interval = (spoken(figure, digits) if figure else brief(None)).partition(" ")
+    mean, _, interval = (spoken(figure, digits, sign=sign) if figure else brief(None)).partition(
+        " "
+    )
     return mean, interval.strip("()")
 
 

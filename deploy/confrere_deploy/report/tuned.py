@@ -14,13 +14,16 @@ from pydantic import AwareDatetime, Field
 from confrere_common.judged import SCORED
 from confrere_common.section import section
 from confrere_common.storage import atomic_write
+from confrere_deploy.report import joined
 from confrere_deploy.report.codec import plain
 from confrere_deploy.report.html import environment, style
+from confrere_deploy.report.outlined import Outlined
 from confrere_deploy.report.pooled import MEASURES, Evaluated, curves, shown
 from confrere_deploy.report.schema import (
     Cost,
     Data,
     Figure,
+    Joining,
     Machine,
     Measured,
     Natural,
@@ -68,6 +71,9 @@ class TunedArm:
 
     sites: dict[str, Figure] = Field(default_factory=dict)
     """Site -> the leading measure on its own test patients; those of fewer than 5 are left out."""
+
+    structures: dict[str, Outlined] = Field(default_factory=dict)
+    """Structure -> its counts and medians, where masks were drawn."""
 
 
 @section
@@ -133,6 +139,9 @@ class TunedReport:
     differences: dict[str, Figure] = Field(default_factory=dict)
     """'federated-local' -> paired difference of the leading measure on the same test patients."""
 
+    joining: Joining | None = None
+    """Whether joining paid for each site; absent unless both 'federated' and 'local' ran."""
+
     courses: tuple[Course, ...]
     """Every training of every repetition."""
 
@@ -185,9 +194,10 @@ def page(report: TunedReport) -> str:
         shown=shown,
         measure=SCORED.get(report.task, "auc"),
         measures=MEASURES,
-        verdicts=_verdicts(report),
+        verdicts=[*_verdicts(report), *joined.verdict(report.joining)],
         drawings={
             "arms": _arms(report),
+            "joining": joined.drawing(report.joining, report.headline),
             "courses": _courses(report),
             "evaluation": curves(report.evaluation),
         },

@@ -5,7 +5,7 @@ test patients. Each of these counts for one site; where heads or whole models be
 that site's that answers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from torch import Tensor
 from confrere_client.data.catalog import Catalog
 from confrere_client.data.images import Images
 from confrere_client.device import choose_device
+from confrere_client.finetune.classification import decided
 from confrere_client.finetune.judge import Answers, Exam, Judge, collected, score
-from confrere_client.finetune.lesson import Lesson, classes_in, marked, must_be_known, taught
+from confrere_client.finetune.lesson import classes_in, marked, must_be_known, taught
 from confrere_client.finetune.start import with_start
 from confrere_client.state import Keepsake
 from confrere_common.config import Run
@@ -36,6 +37,7 @@ from confrere_deploy.study import arms
 from confrere_deploy.study.course import Course
 from confrere_deploy.study.holdout import holdout
 from confrere_deploy.study.measure import raw_features
+from confrere_deploy.study.notes import notes_on
 
 Rows = NDArray[np.int64]
 
@@ -107,6 +109,9 @@ class Arm:
     """Site -> what it counts, of answers that hang on the images it learned from: as a hospital
     knows no other's, beside its own alone."""
 
+    val: Answers = field(default_factory=dict)
+    """A classifier's answers for validation images, in the order of the lecture's."""
+
 
 def must_finetune(run: Run) -> Finetune:
     """Return the run's section; ConfigError where it fine-tunes nothing."""
@@ -114,6 +119,17 @@ def must_finetune(run: Run) -> Finetune:
     if task is None:
         raise ConfigError(["stage is pretrain: write stage: finetune, and a section finetune."])
     return task
+
+
+def must_leave_none_out(run: Run) -> None:
+    """Refuse sites to be left out of a fine-tuning: an evaluation does that, site by site."""
+    if run.data.leave_out:
+        raise ConfigError(
+            [
+                "data.leave_out is for a simulated pre-training: take it out. confrere evaluate "
+                "--leave-one-site-out leaves each site out of fine-tuning in turn."
+            ]
+        )
 
 
 def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
@@ -144,7 +160,7 @@ def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
         test=test,
         test_sites=np.full(len(test), HERE) if alone else where,
         warm=warm,
-        notes=tuple(_notes(run, images, sites, test)),
+        notes=tuple(notes_on(task, images, sites, test)),
     )
 
 
@@ -179,53 +195,6 @@ def _must_serve(sites: Mapping[str, Rows], test: Rows, task: Finetune) -> None:
         raise _unmarked(task)
     if not len(test):
         raise DataError("no test patient has a mark: mark more patients, or raise data.test_share.")
-
-
-def _notes(run: Run, images: Images, sites: Mapping[str, Rows], test: Rows) -> Iterator[str]:
-    task = must_finetune(run)
-    for site, rows in sites.items():
-        if not len(rows):
-            yield f"Site '{site}' has no marked image and takes no part."
-        elif labelled(task) and "normal" not in task.task.knobs:
-            lesson = Lesson(images=images, rows=rows, finetune=task)
-            if lesson.missing:
-                how = "left out of its loss" if task.missing == "mask" else "kept in its loss"
-                yield f"Site '{site}' has no image of {', '.join(lesson.missing)}: {how}."
-    if labelled(task):
-        yield from _rare(images, task, np.concatenate([*sites.values(), test]))
-    yield from _of_drawings(images, TASKS.member(task.task.name).marks)
-
-
-def _of_drawings(images: Images, marks: str) -> Iterator[str]:
-    if marks == "mask":
-        yield from _of_masks(images)
-    if marks == "boxes" and images.boxes is not None:
-        for reason, count in images.boxes.told["skipped"].items():
-            yield f"Boxes left out or cut, {reason}: {count}."
-
-
-def _of_masks(images: Images) -> Iterator[str]:
-    if images.masks is not None:
-        told = images.masks.told
-        if told["empty"]:
-            yield f"{told['empty']} masks are empty: there, only finding nothing is right."
-        for reason, count in told["skipped"].items():
-            yield f"{count} masks cannot serve their image: {reason}."
-
-
-def labelled(task: Finetune) -> bool:
-    """Say whether the task's classes are those of whole images."""
-    return bool(task.classes) and TASKS.member(task.task.name).marks == "label"
-
-
-def _rare(images: Images, task: Finetune, rows: Rows) -> Iterator[str]:
-    lesson = Lesson(images=images, rows=rows, finetune=task)
-    if task.task.knobs.get("kind") == "multilabel":
-        return
-    for number, name in enumerate(task.classes or ()):
-        ours = rows[lesson.labels == number]
-        if len(np.unique(images.catalog.patients[ours])) < 3:
-            yield f"Class '{name}' has fewer than 3 patients: nothing can be said of it."
 
 
 def must_build(lecture: Lecture) -> None:
@@ -295,8 +264,9 @@ class Studio:
         compares = TASKS.member(must_finetune(run).task.name).compares
         counted = compares and evaluation_of(run) is not None and len(job.sites) > 1
         own = self._by_site(job, weights, asked, last.round, counted=True) if counted else {}
+        val = {} if private or local else self._validated(job, weights)
         return Arm(
-            answers=answers,
+            answers=decided(answers, val, self._exam(job, self.lecture.val)),
             asked=rows,
             scores=course.scores,
             best=course.best,
@@ -307,7 +277,15 @@ class Studio:
             bytes_down=sum(record.bytes_down for record in last.records),
             weights=weights,
             own={site: found for site, (found, _) in own.items()},
+            val=val,
         )
+
+    def _validated(self, job: Job, weights: Weights) -> Answers:
+        """Return what a classifier answers for validation images, where there are any."""
+        if must_finetune(job.run).task.name != "classification" or not len(self.lecture.val):
+            return {}
+        exam = self._exam(job, self.lecture.val)
+        return self.judge.answers(self._model(job, weights), exam)
 
     def _examined(self, job: Job, weights: Weights, *, skip: bool) -> float:
         if skip or not len(self.lecture.val):

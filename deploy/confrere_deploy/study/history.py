@@ -47,7 +47,8 @@ def alarm_warnings(rounds: Sequence[schema.Round]) -> Iterator[str]:
     last = max((r.round for r in rounds), default=0)
     for item in rounds:
         for site in item.sites if item.round == last else ():
-            for alarm in (*(site.alarms or ()), *misfits(site.metrics, site.images)):
+            known = {name: value for name, value in site.metrics.items() if value is not None}
+            for alarm in (*(site.alarms or ()), *misfits(known, site.images)):
                 yield f"Seed {item.seed}, site '{site.site}', last round: {alarm}"
 
 

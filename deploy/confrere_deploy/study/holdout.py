@@ -5,13 +5,14 @@ each site in proportion. A class of three patients or more is in all three parts
 leave it too few.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.data.catalog import Catalog
-from confrere_common.errors import DataError
+from confrere_common.errors import DataError, unknown
 from confrere_deploy.split import Rows, patient_labels
 
 Patients = NDArray[np.int64]
@@ -46,7 +47,31 @@ def holdout(catalog: Catalog, test_share: float, val_share: float, seed: int) ->
     val = np.empty(0, np.int64)
     if (catalog.labels >= 0).any():
         val = np.setdiff1d(_named_or_drawn(catalog, "val", test, val_share, generator), test)
-    return _checked(catalog, _parts(catalog, test, val))
+    parts = _parts(catalog, test, val)
+    _checked(catalog, vars(parts))
+    return parts
+
+
+def without(catalog: Catalog, held: Holdout, sites: Sequence[str]) -> tuple[Holdout, Rows]:
+    """Return the parts without what was acquired at *sites*, and the test images of these.
+
+    Who is held out of the other sites does not depend on it. DataError for a site that the data do
+    not name, or where nobody is left.
+    """
+    for site in sites:
+        if site not in catalog.sites:
+            raise DataError(unknown("acquisition site", site, sorted({*catalog.sites} - {""})))
+    away = np.isin(catalog.sites, sites)
+
+    def here(rows: Rows) -> Rows:
+        return rows[~away[rows]]
+
+    unseen = held.test[away[held.test]]
+    every = np.concatenate([held.left_out, held.train, held.val])
+    left_out = np.union1d(here(held.left_out), every[away[every]])
+    parts = {"train": here(held.train), "val": here(held.val), "test": here(held.test)}
+    _checked(catalog, parts)
+    return Holdout(**parts, left_out=left_out), unseen
 
 
 def _named_or_drawn(
@@ -112,19 +137,18 @@ def _parts(catalog: Catalog, test: Patients, val: Patients) -> Holdout:
     )
 
 
-def _checked(catalog: Catalog, parts: Holdout) -> Holdout:
-    """Return *parts* as they are; DataError when one that is needed is empty."""
+def _checked(catalog: Catalog, parts: Mapping[str, Rows]) -> None:
+    """Raise DataError when a part that is needed is empty."""
     usable = _usable(catalog)
     kind = "labelled patients" if (catalog.labels >= 0).any() else "patients"
     count = len(np.unique(catalog.patients[usable]))
-    if not len(parts.test):
+    if not len(parts["test"]):
         raise DataError(
             f"no patient can be held out for the test: there are {count} {kind}, and a class needs "
             "at least two of them to give one. Bring more patients, or label more of them."
         )
-    if not usable[parts.train].any():
+    if not usable[parts["train"]].any():
         raise DataError(
             f"nobody is left to learn from: of {count} {kind} all are held out by the source's "
-            "splits. Mark some as 'train', or leave the split out."
+            "splits or by data.leave_out. Mark some as 'train', or leave out less."
         )
-    return parts

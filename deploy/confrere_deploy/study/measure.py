@@ -8,7 +8,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ class Exam:
     sites: NDArray[np.str_]
     """The site that each test image counts for, '' for none."""
 
+    unseen: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Test images of sites that were left out of all learning: in no figure but their own."""
+
     def embed(self, encoder: Encoder, device: torch.device) -> Features:
         """Return features of every image under an encoder, shape (all images, F)."""
         return features(encoder, Subset(self.images, np.arange(len(self.images))), device)
@@ -75,6 +78,7 @@ class Exam:
         """
         classes = len(self.images.catalog.classes)
         test = self.holdout.test
+        asked = np.concatenate([test, self.unseen])
         linear: list[NDArray[Any]] = []
         near: dict[int, list[NDArray[Any]]] = {k: [] for k in NEIGHBOURS}
         ranks: list[float] = []
@@ -83,9 +87,9 @@ class Exam:
             if not self.labelled:
                 continue
             train, val = self._at(found, self.holdout.train), self._at(found, self.holdout.val)
-            linear.append(linear_probe(train, val, found[test], classes).scores)
+            linear.append(linear_probe(train, val, found[asked], classes).scores)
             for k in NEIGHBOURS:
-                near[k].append(knn_scores(train.features, train.labels, found[test], classes, k))
+                near[k].append(knn_scores(train.features, train.labels, found[asked], classes, k))
         return Scores(
             linear_MNK=np.asarray(linear, np.float32),
             near_MNK={k: np.asarray(votes, np.float32) for k, votes in near.items()},
@@ -101,8 +105,16 @@ class Exam:
     @property
     def truth(self) -> intervals.Truth:
         """Return labels and patients of the test images."""
-        catalog, test = self.images.catalog, self.holdout.test
-        return intervals.Truth(labels=catalog.labels[test], patients=catalog.patients[test])
+        return self._truth(self.holdout.test)
+
+    @property
+    def unseen_truth(self) -> intervals.Truth:
+        """Return labels and patients of the test images of sites that were left out."""
+        return self._truth(self.unseen)
+
+    def _truth(self, rows: NDArray[np.int64]) -> intervals.Truth:
+        catalog = self.images.catalog
+        return intervals.Truth(labels=catalog.labels[rows], patients=catalog.patients[rows])
 
     def _at(self, found: Features, rows: NDArray[np.int64]) -> Labelled:
         catalog = self.images.catalog
@@ -131,14 +143,18 @@ def arm_figures(exam: Exam, seeds: Sequence[Scores], *, own: Sequence[str] = ())
     rank = _over_seeds(np.asarray([scores.rankme_M.mean() for scores in seeds]))
     if not exam.labelled:
         return schema.Arm(rankme=rank)
-    truth, linear = exam.truth, stacked(seeds)
+    truth, linear = exam.truth, _seen(exam, stacked(seeds))
     found = {name: intervals.figure(measure, linear, truth) for name, measure in MEASURES.items()}
-    near = {k: intervals.figure(MEASURES["accuracy"], _near(seeds, k), truth) for k in NEIGHBOURS}
+    near = {
+        k: intervals.figure(MEASURES["accuracy"], _seen(exam, _near(seeds, k)), truth)
+        for k in NEIGHBOURS
+    }
     return schema.Arm(
         linear=schema.Linear(**{name: _plain(figure) for name, figure in found.items()}),
         knn=_knn(near),
         rankme=rank,
         sites=_sites(exam, seeds, own),
+        unseen=_unseen(exam, seeds),
     )
 
 
@@ -147,20 +163,24 @@ def difference(
 ) -> schema.Figure | None:
     """Return how much higher our linear AUC is than theirs, on the same patients and seeds."""
     auc = MEASURES["auc"]
-    return _plain(intervals.paired_difference(auc, stacked(ours), stacked(theirs), exam.truth))
+    mine, other = (_seen(exam, stacked(scores)) for scores in (ours, theirs))
+    return _plain(intervals.paired_difference(auc, mine, other, exam.truth))
 
 
 def patients_by_site(exam: Exam) -> dict[str, int]:
     """Return site -> how many test patients count for it."""
-    patients = exam.truth.patients
+    return _patients_of(exam.truth, exam.sites)
+
+
+def _patients_of(truth: intervals.Truth, sites: NDArray[np.str_]) -> dict[str, int]:
     return {
-        str(site): len(np.unique(patients[exam.sites == site]))
-        for site in np.unique(exam.sites[exam.sites != ""])
+        str(site): len(np.unique(truth.patients[sites == site]))
+        for site in np.unique(sites[sites != ""])
     }
 
 
 def stacked(seeds: Sequence[Scores]) -> NDArray[np.float64]:
-    """Return linear scores of all seeds, shape (S, M, N, K)."""
+    """Return linear scores of all seeds, shape (S, M, N, K); those of unseen sites are the last."""
     return np.asarray([scores.linear_MNK for scores in seeds], np.float64)
 
 
@@ -220,31 +240,56 @@ def _knn(near: Mapping[int, intervals.Figure | None]) -> schema.Knn | None:
 def _sites(
     exam: Exam, seeds: Sequence[Scores], own: Sequence[str]
 ) -> dict[str, schema.SiteArm] | None:
-    linear, truth = stacked(seeds), exam.truth
-    patients = patients_by_site(exam)
+    linear, near = _seen(exam, stacked(seeds)), _seen(exam, _near(seeds, 20))
+    return _by_site(exam.truth, exam.sites, linear, near, own)
+
+
+def _unseen(exam: Exam, seeds: Sequence[Scores]) -> dict[str, schema.SiteArm] | None:
+    if not len(exam.unseen):
+        return None
+    first, sites = len(exam.holdout.test), exam.images.catalog.sites[exam.unseen]
+    linear, near = (found[:, :, first:] for found in (stacked(seeds), _near(seeds, 20)))
+    return _by_site(exam.unseen_truth, sites, linear, near, ())
+
+
+def _seen(exam: Exam, scores_SMNK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores of the test images of sites that were learned from."""
+    return scores_SMNK[:, :, : len(exam.holdout.test)]
+
+
+def _by_site(
+    truth: intervals.Truth,
+    sites: NDArray[np.str_],
+    linear: NDArray[np.float64],
+    votes: NDArray[np.float64],
+    own: Sequence[str],
+) -> dict[str, schema.SiteArm] | None:
+    """Return the figures of each site with enough test patients; None where there is none."""
+    patients = _patients_of(truth, sites)
     enough = [site for site, count in patients.items() if count >= LEAST_PATIENTS]
-    sites = np.where(np.isin(exam.sites, enough), exam.sites, "")
+    sites = np.where(np.isin(sites, enough), sites, "")
     each = {
         name: intervals.by_site(measure, linear, truth, sites, own=own)
         for name, measure in MEASURES.items()
     }
-    near = intervals.by_site(MEASURES["accuracy"], _near(seeds, 20), truth, sites, own=own)
+    near = intervals.by_site(MEASURES["accuracy"], votes, truth, sites, own=own)
     return {
         site: schema.SiteArm(
             linear=schema.Linear(
                 **{name: _plain(found[site]) for name, found in each.items() if site in found}
             ),
-            knn=schema.Knn(accuracy=_figure(near[site])),
+            knn=schema.Knn(accuracy=figure_told(near[site])),
         )
         for site in sorted(near)
     } or None
 
 
 def _plain(figure: intervals.Figure | None) -> schema.Figure | None:
-    return None if figure is None else _figure(figure)
+    return None if figure is None else figure_told(figure)
 
 
-def _figure(found: intervals.Figure) -> schema.Figure:
+def figure_told(found: intervals.Figure) -> schema.Figure:
+    """Return a figure as reports hold it."""
     return schema.Figure(mean=found.mean, low=found.low, high=found.high, n=found.n)
 
 

@@ -42,6 +42,9 @@ def plan(run: Run, images: Images, sites: Mapping[str, NDArray[np.int64]], held:
     table.add_row("images", _images(images))
     table.add_row("sites", _sites(images, sites))
     table.add_row("test", f"{len(held.test)} images of patients whom no site trains on")
+    if run.data.leave_out:
+        names = ", ".join(run.data.leave_out)
+        table.add_row("left out", f"{names}: nobody learns from them, their test is told apart")
     encoder = count(encoder_weights(weights))
     table.add_row("encoder", f"{run.encoder.name}, {encoder / 1e6:.2f} M parameters")
     noun = "method" if task_of(run) is None else "task"

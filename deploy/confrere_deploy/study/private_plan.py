@@ -14,7 +14,7 @@ from confrere_common.errors import PrivacyError
 from confrere_common.model import outline
 from confrere_common.privacy.terms import HOPELESS, Terms, terms
 from confrere_deploy.split import spread
-from confrere_deploy.study.holdout import holdout
+from confrere_deploy.study.holdout import holdout, without
 
 SHOWN = 12
 """Sites, and rounds of a site, that are listed one by one."""
@@ -53,6 +53,7 @@ def listed_patients(run: Run, folder: Path) -> Mapping[str, int]:
     """Return how many patients each simulated site would train on; no image is decoded."""
     catalog = catalog_of(open_source(run.data.source, folder).records())
     held = holdout(catalog, run.data.test_share, run.data.val_share, run.data.seed)
+    held, _ = without(catalog, held, run.data.leave_out)
     return patients_at(catalog, spread(run.data, catalog, held.train))
 
 

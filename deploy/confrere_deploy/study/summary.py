@@ -25,8 +25,10 @@ from confrere_deploy.report.write import write_report
 from confrere_deploy.split import owns
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.history import alarm_warnings, record_warnings, rounds_told
+from confrere_deploy.study.joining import of_encoders
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import (
+    LEAST_PATIENTS,
     Exam,
     Features,
     Scores,
@@ -107,6 +109,7 @@ def report_of(results: Results) -> schema.Report:
         sites=_sites(results),
         arms=figures,  # type: ignore[arg-type]
         differences=_differences(results),
+        joining=_joining(results),
         site_tests=_site_tests(results, figures.values()),
         rounds=rounds,
         cost=_cost(results),
@@ -166,6 +169,13 @@ def _differences(results: Results) -> dict[str, schema.Figure] | None:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
+def _joining(results: Results) -> schema.Joining | None:
+    scores = results.scores
+    if "local" not in scores:
+        return None
+    return of_encoders(results.exam, scores["federated"], scores["local"], tuple(results.sites))
+
+
 def _cost(results: Results) -> schema.Cost:
     records = [record for state in results.states.values() for record in state.records]
     seen = sum(site.metrics.get("seen", 0.0) for r in records for site in r.sites)
@@ -200,9 +210,23 @@ def _warnings(results: Results, rounds: Sequence[schema.Round]) -> Iterator[str]
             f"{len(results.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "
             "little of how a result varies with the seed."
         )
+    yield from _untold(results)
     yield from alarm_warnings(rounds)
     for seed, state in results.states.items():
         yield from record_warnings(seed, state.records)
+
+
+def _untold(results: Results) -> Iterator[str]:
+    """Yield which sites that were left out have too few test patients for a figure."""
+    exam = results.exam
+    sites = exam.images.catalog.sites[exam.unseen]
+    for site in results.run.data.leave_out:
+        count = len(np.unique(exam.unseen_truth.patients[sites == site]))
+        if exam.labelled and count < LEAST_PATIENTS:
+            yield (
+                f"Nothing is told of '{site}', which was left out: it has {count} of the "
+                f"{LEAST_PATIENTS} test patients that a figure needs."
+            )
 
 
 def _skipped(results: Results) -> schema.Skipped:
@@ -223,6 +247,7 @@ def _data(results: Results) -> schema.Data:
         modality=results.run.augment.modality,
         test_images=len(test),
         test_patients=len(np.unique(patients[test])),
+        preparation=None if images.preparation is None else dict(images.preparation),
     )
 
 
@@ -236,7 +261,7 @@ def _card(results: Results, report: schema.Report) -> Card:
         encoder=run.encoder,
         channels=channels,
         size=size,
-        preprocessing=preprocessing_of(run),
+        preprocessing=preprocessing_of(run, results.exam.images.preparation),
         training={
             "digest": report.digest,
             "seed": run.seeds[0],
@@ -247,6 +272,7 @@ def _card(results: Results, report: schema.Report) -> Card:
             "floors": run.floors,
             "version": report.version,
             "created": written["created"],
+            **({"left_out": list(run.data.leave_out)} if run.data.leave_out else {}),
         },
     )
 

@@ -25,6 +25,7 @@ from confrere_common.model import (
     load_weights,
     preprocessing_of,
 )
+from confrere_common.preparation import must_be_prepared
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
 from confrere_common.task import FineTask
@@ -40,6 +41,7 @@ from confrere_deploy.study.finetuning import (
     Studio,
     must_build,
     must_finetune,
+    must_leave_none_out,
     prepared,
     say_notes,
     study_of,
@@ -62,11 +64,14 @@ def carry_out(run: Run, options: Options, console: Console, *, alone: bool) -> T
     """Fine-tune over sites, or *alone* at one, and leave report, network and encoder behind."""
     clock = Clock()
     must_finetune(run)
+    must_leave_none_out(run)
     must_run(options.engine)
     if options.engine != ALONE:
         raise ConfigError([f"--engine {options.engine} cannot fine-tune yet: leave it out."])
     choose_device(run.train.device)
-    lecture = prepared(run, _open(run, options, console), options.folder, alone=alone)
+    images = _open(run, options, console)
+    must_be_prepared(images.preparation, run.data.preparation)
+    lecture = prepared(run, images, options.folder, alone=alone)
     if not alone:
         must_be_maskable(lecture.run)
         must_hide(lecture.run, len(lecture.sites))
@@ -205,8 +210,8 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
         "version": report.version,
     }
     card = Card(
-        encoder=run.encoder, channels=channels, size=size, preprocessing=preprocessing_of(run),
-        training=training,
+        encoder=run.encoder, channels=channels, size=size, training=training,
+        preprocessing=preprocessing_of(run, lecture.images.preparation),
     )  # fmt: skip
     way_up = decoder_weights(run, arm.weights)
     save_release(out / "encoder.safetensors", encoder_weights(arm.weights), card, way_up)

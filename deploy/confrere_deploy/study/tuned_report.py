@@ -20,9 +20,12 @@ from confrere_deploy.report import schema, tuned
 from confrere_deploy.report.pooled import cautions
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.counted import counted
-from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, labelled
+from confrere_deploy.study.finetuning import ARMS, Arm, Lecture
+from confrere_deploy.study.joining import of_answers
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
+from confrere_deploy.study.notes import labelled
+from confrere_deploy.study.structures import outlined
 
 Done = Mapping[str, Sequence[Arm]]
 """Arm -> what each seed answered."""
@@ -45,6 +48,7 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
         sites=tuple(_sites(lecture)),
         arms={name: _arm(lecture, judge, name, seeds) for name, seeds in done.items()},
         differences=_differences(lecture, judge, done),
+        joining=_joining(lecture, judge, done),
         courses=tuple(_courses(lecture, done)),
         evaluation=told,
         cost=_cost(done, clock),
@@ -58,7 +62,8 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
 
 def _arm(lecture: Lecture, judge: Judge, name: str, seeds: Sequence[Arm]) -> tuned.TunedArm:
     rows = _common(seeds)
-    each = [judge.figures(at(arm, rows), exam_of(lecture, rows)) for arm in seeds]
+    exam, found = exam_of(lecture, rows), [at(arm, rows) for arm in seeds]
+    each = [judge.figures(answers, exam) for answers in found]
     patients = lecture.images.catalog.patients[rows]
     figures = {
         measure: _plain(weighed_figure([one[measure] for one in each], patients))
@@ -66,7 +71,10 @@ def _arm(lecture: Lecture, judge: Judge, name: str, seeds: Sequence[Arm]) -> tun
     }
     known = {measure: figure for measure, figure in figures.items() if figure is not None}
     return tuned.TunedArm(
-        what=ARMS.get(name, name), figures=known, sites=dict(_by_site(lecture, judge, seeds, rows))
+        what=ARMS.get(name, name),
+        figures=known,
+        sites=dict(_by_site(lecture, judge, seeds, rows)),
+        structures=outlined(found, exam),
     )
 
 
@@ -111,6 +119,24 @@ def _difference(
     patients = lecture.images.catalog.patients[rows]
     mine, other = [leading(arm) for arm in ours], [leading(arm) for arm in theirs]
     return _plain(weighed_difference(mine, other, patients))
+
+
+def _joining(lecture: Lecture, judge: Judge, done: Done) -> schema.Joining | None:
+    """Return whether joining paid by the leading measure; None unless sites were alone as well."""
+    if not {"federated", "local"} <= done.keys():
+        return None
+    common = _common([*done["federated"], *done["local"]])
+
+    def both(_: str, rows: NDArray[np.int64]) -> tuple[list[Weighed], list[Weighed]]:
+        exam = exam_of(lecture, common[rows])
+        ours, theirs = (
+            [judge.figures(at(arm, common[rows]), exam)[judge.HEADLINE] for arm in done[name]]
+            for name in ("federated", "local")
+        )
+        return ours, theirs
+
+    where = lecture.test_sites[np.searchsorted(lecture.test, common)]
+    return of_answers(both, lecture.images.catalog.patients[common], where)
 
 
 def exam_of(lecture: Lecture, rows: NDArray[np.int64]) -> Exam:
@@ -217,6 +243,7 @@ def _data(lecture: Lecture) -> schema.Data:
         modality=lecture.run.augment.modality,
         test_images=len(lecture.test),
         test_patients=len(np.unique(patients[lecture.test])),
+        preparation=None if images.preparation is None else dict(images.preparation),
     )
 
 

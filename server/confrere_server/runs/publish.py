@@ -23,6 +23,7 @@ from confrere_common.model import (
     whole_encoder,
 )
 from confrere_common.pack import views
+from confrere_common.preparation import demanded
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import atomic_write
@@ -94,7 +95,7 @@ def _encoder(
         encoder=Named(name=run.encoder.name, knobs=dict(run.encoder.knobs)),
         channels=channels,
         size=size,
-        preprocessing=preprocessing_of(run),
+        preprocessing=preprocessing_of(run, demanded(run.data.preparation)),
         training=training,
     )
     whole, way_up = whole_encoder(run, state.weights), decoder_weights(run, state.weights)

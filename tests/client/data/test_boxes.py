@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from confrere_client.data.boxes import cut, fitted, read_boxes
+from confrere_client.data.boxes import cut, fitted, read_boxes, written
 from confrere_client.data.images import open_images
 from confrere_client.source import UnreadableImage
 from confrere_common.family import Named
@@ -38,9 +38,23 @@ def test_a_box_is_cut_at_the_frame() -> None:
 
 def test_a_cell_that_is_no_boxes_is_told() -> None:
     assert read_boxes('[["cell", 1, 2, 3, 4]]') == [("cell", (1, 2, 3, 4))]
-    for text in ("no", "[1]", '[["cell", "x"]]', "{}x"):
+    for text in ("no", "[1]", '[["cell", "x"]]', "{}x", "[[]]", '{"a": 1}'):
         with pytest.raises(UnreadableImage, match="boxes are not JSON"):
             read_boxes(text)
+
+
+def test_a_name_may_stand_last_or_not_at_all_but_a_number_is_not_taken_for_one() -> None:
+    assert read_boxes('[[1, 2, 3, 4, "7"]]') == [("7", (1, 2, 3, 4))]
+    assert read_boxes("[[1, 2, 3, 4]]") == [("object", (1, 2, 3, 4))]
+    assert read_boxes('[[1, 2, 3, 4, 5, 6, "cell"]]') == [("cell", (1, 2, 3, 4, 5, 6))]
+    with pytest.raises(UnreadableImage, match="in quotes"):
+        read_boxes("[[7, 1, 2, 3, 4]]")
+
+
+def test_what_is_written_is_read_again() -> None:
+    boxes = [("cell", (1.0, 2.0, 3.0, 4.0)), ("7", (0.5, 0.0, 3.0, 4.0))]
+
+    assert read_boxes(written(boxes)) == boxes
 
 
 def test_a_catalog_s_boxes_lie_beside_the_images(tmp_path: Path, paint: Any) -> None:

@@ -83,7 +83,7 @@ def test_a_class_without_an_image_takes_no_part_in_a_mean() -> None:
         ), name
 
 
-@pytest.mark.parametrize("name", ["auc", "average_precision", "sensitivity_at_90_specificity"])
+@pytest.mark.parametrize("name", ["auc", "average_precision", measures.OPTIMISTIC])
 def test_one_class_alone_has_no_ranking(name: str) -> None:
     scores_NK, _ = drawn(5)
 
@@ -96,7 +96,7 @@ def test_a_draw_without_a_class_is_nan_in_that_draw_alone() -> None:
     scores_NK, labels_N = drawn(6, classes=2)
     weights_DN = np.stack([np.ones(40), (labels_N == 0).astype(float)])
 
-    found = measures.MEASURES["sensitivity_at_90_specificity"](scores_NK, labels_N, weights_DN)
+    found = measures.MEASURES[measures.OPTIMISTIC](scores_NK, labels_N, weights_DN)
 
     assert np.isfinite(found[0])
     assert np.isnan(found[1])
@@ -123,28 +123,66 @@ def test_equal_scores_are_decided_together() -> None:
 
     assert measures._sensitivity(scores_N, positive_N, np.ones((1, 10)), 0.9) == 0
     assert measures.average_precision(scores_N, positive_N, np.ones((1, 10))) == pytest.approx(0.5)
-    assert measures.threshold_for(scores_N, positive_N) == float("inf")
+    two_N2 = np.stack([1 - scores_N, scores_N], axis=1)
+    assert measures.thresholds(two_N2, positive_N.astype(int)).tolist() == [np.inf, np.inf]
 
 
 def test_a_threshold_chosen_on_validation_decides_the_test() -> None:
     scores_N = np.arange(21) / 20
-    positive_N = np.arange(21) > 12
+    positive_N = (np.arange(21) > 12).astype(int)
     two_N2, ones_1N = np.stack([1 - scores_N, scores_N], axis=1), np.ones((1, 21))
 
-    threshold = measures.threshold_for(scores_N, positive_N, specificity=0.9)
-    decided = {
-        name: measure(two_N2, positive_N.astype(int), ones_1N)[0]
-        for name, measure in measures.decided(threshold).items()
-    }
+    chosen = measures.thresholds(two_N2, positive_N, specificity=0.9)
+    shifted_N2 = np.stack([1 - scores_N, scores_N + 0.1], axis=1)
+    found = measures.reached(measures.decisions(shifted_N2, chosen), positive_N)
 
-    # 13 negatives: one of them may alarm, so the threshold is the largest negative score.
-    assert threshold == pytest.approx(0.6)
-    assert decided == pytest.approx({"sensitivity": 1, "specificity": 12 / 13})
+    # 13 negatives: one of them may alarm, so the threshold is the largest negative score. Of the
+    # other class the 8 positives are the negatives: none may alarm, and all of the 13 are found.
+    assert chosen == pytest.approx([0.4, 0.6])
+    # In the test, three negatives of 13 have risen to the threshold.
+    specificity = found["specificity_at_validation_threshold"](ones_1N)[0]
+    sensitivity = found["sensitivity_at_validation_threshold"](ones_1N)[0]
+    assert specificity == pytest.approx((10 / 13 + 1) / 2)
+    assert sensitivity == pytest.approx(1)
 
 
-def test_a_threshold_needs_a_negative() -> None:
-    with pytest.raises(measures.DataError, match="no negative image"):
-        measures.threshold_for(np.ones(3), np.ones(3, bool))
+def test_a_class_without_a_negative_to_choose_on_has_no_threshold_and_no_part() -> None:
+    labels_NL = np.array([[1, 1], [1, 0], [1, -1], [-1, 0]])
+    scores_NL = np.array([[0.9, 0.8], [0.8, 0.3], [0.1, 0.9], [0.2, 0.1]])
+
+    chosen = measures.thresholds(scores_NL, labels_NL)
+    decided_NL = measures.decisions(scores_NL, chosen)
+    found = measures.reached(decided_NL, labels_NL)["sensitivity_at_validation_threshold"]
+
+    assert np.isnan(chosen[0])
+    assert chosen[1] == 0.8  # what is not known is no negative
+    assert decided_NL.tolist() == [[-1, 1], [-1, 0], [-1, 1], [-1, 0]]
+    assert found(np.ones((1, 4)))[0] == 1
+    assert np.isnan(found(np.array([[0.0, 1, 1, 1]]))[0])
+
+
+def test_findings_have_the_f1_and_the_sensitivity_of_what_is_present() -> None:
+    generator = np.random.default_rng(5)
+    labels_NL = generator.integers(-1, 2, size=(80, 3))
+    scores_NL = np.clip(0.5 + 0.2 * labels_NL + 0.3 * generator.normal(size=(80, 3)), 0, 1)
+    ones_1N = np.ones((1, 80))
+
+    f1, sensitivity = (
+        measures.FINDINGS[name](scores_NL, labels_NL, ones_1N)[0]
+        for name in ("f1", measures.OPTIMISTIC)
+    )
+
+    told = [(scores_N[known], labels_N[known]) for scores_N, labels_N, known in zip(
+        scores_NL.T, labels_NL.T, (labels_NL >= 0).T, strict=True
+    )]  # fmt: skip
+    assert f1 == pytest.approx(
+        np.mean([metrics.f1_score(labels_N, scores_N > 0.5) for scores_N, labels_N in told])
+    )
+    due = []
+    for scores_N, labels_N in told:
+        alarms, hits, _ = metrics.roc_curve(labels_N, scores_N, drop_intermediate=False)
+        due.append(hits[alarms <= 0.1 + 1e-9].max())
+    assert sensitivity == pytest.approx(np.mean(due))
 
 
 def test_findings_are_judged_where_they_are_known() -> None:

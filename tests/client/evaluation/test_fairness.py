@@ -3,6 +3,9 @@
 nor fewer than that."
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,9 +18,9 @@ from confrere_client.evaluation.fairness import (
     joining,
     suppressed,
 )
+from confrere_client.evaluation.paired import Weighed
 from confrere_client.measure.intervals import Truth
 from confrere_client.measure.probe import accuracy
-from confrere_common.errors import DataError
 
 TRUTH = Truth(labels=np.arange(120) % 2, patients=np.arange(120) // 2)
 
@@ -49,13 +52,24 @@ def test_one_that_gets_all_is_as_uneven_as_can_be() -> None:
     assert fairness({"a": 0, "b": 0}).jain == 1  # type: ignore[union-attr]
 
 
+def both_of(
+    federated: np.ndarray, local: Mapping[str, np.ndarray]
+) -> Callable[[str, np.ndarray], tuple[list[Weighed], list[Weighed]]]:
+    """Return what gives both figures of a site: scores (S, N, K), and those of its own model."""
+
+    def judged(scores_SNK: np.ndarray, rows: np.ndarray) -> list[Weighed]:
+        return [partial(accuracy, each[rows], TRUTH.labels[rows]) for each in scores_SNK]
+
+    return lambda site, rows: (judged(federated, rows), judged(local[site], rows))
+
+
 def test_joining_pays_for_one_and_costs_another() -> None:
     sites = np.where(np.arange(120) < 60, "north", "south")
     good, bad = scores(0.95), scores(0.55, seed=1)
     federated = np.where((sites == "north")[None, :, None], good, bad)
-    local = np.stack([bad[0], good[0]])[None]
 
-    found = joining(accuracy, federated, local, TRUTH, sites, own=("north", "south"))
+    both = both_of(federated, {"north": bad, "south": good})
+    found = joining(both, TRUTH.patients, sites, smallest=5)
 
     assert found.surely_gaining == ("north",)
     assert found.surely_losing == found.losing == ("south",)
@@ -65,22 +79,24 @@ def test_joining_pays_for_one_and_costs_another() -> None:
     )
 
 
-def test_a_site_without_test_patients_is_absent_and_models_must_fit() -> None:
-    sites = np.full(120, "north")
-    local = np.repeat(scores(0.7)[:, None], 2, axis=1)
+def test_of_a_small_site_and_of_no_site_it_is_not_told_whether_joining_paid() -> None:
+    sites = np.where(np.arange(120) < 8, "few", np.where(np.arange(120) < 60, "", "many"))
+    both = both_of(scores(0.8), {"few": scores(0.5), "many": scores(0.7)})
 
-    found = joining(accuracy, scores(0.8), local, TRUTH, sites, own=("north", "south"))
+    assert set(joining(both, TRUTH.patients, sites, smallest=5).gains) == {"many"}
+    assert set(joining(both, TRUTH.patients, sites, smallest=4).gains) == {"few", "many"}
 
-    assert set(found.gains) == {"north"}
-    with pytest.raises(DataError, match="models of 3 sites"):
-        joining(accuracy, scores(0.8), local, TRUTH, sites, own=("a", "b", "c"))
+
+def within(scores_SNK: np.ndarray, truth: Truth) -> Callable[[np.ndarray], list[Weighed]]:
+    """Return what gives the accuracy of each seed on some rows."""
+    return lambda rows: [partial(accuracy, each[rows], truth.labels[rows]) for each in scores_SNK]
 
 
 def test_groups_are_told_with_intervals() -> None:
     groups = np.where(np.arange(120) < 60, "F", "M")
     skill_N = np.where(groups == "F", 0.95, 0.6)
 
-    found = by_group(accuracy, scores(skill_N), TRUTH, groups)
+    found = by_group(within(scores(skill_N), TRUTH), TRUTH.patients, groups)
 
     assert found.patients == {"F": 30, "M": 30}
     assert found.suppressed == ()
@@ -97,7 +113,9 @@ def test_no_small_group_shows_itself_or_by_subtraction(sizes: list[int], smalles
     count = len(groups)
     truth = Truth(labels=np.arange(count) % 2, patients=np.arange(count))
 
-    found = by_group(accuracy, np.eye(2)[truth.labels][None], truth, groups, smallest=smallest)
+    found = by_group(
+        within(np.eye(2)[truth.labels][None], truth), truth.patients, groups, smallest=smallest
+    )
 
     assert all(size >= smallest for size in found.patients.values())
     assert found.figures.keys() <= found.patients.keys()

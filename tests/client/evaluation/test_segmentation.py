@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from confrere_client.evaluation.segmentation import Cases, judged, summary
+from confrere_client.evaluation.segmentation import Cases, judged, structures
 from confrere_common.errors import DataError
 
 
@@ -88,20 +88,21 @@ def test_classes_are_judged_apart_and_background_is_not() -> None:
     assert found.found_empty_NC.tolist() == [[False, True, False]]
 
 
-def test_a_summary_says_how_often_a_mask_was_empty() -> None:
+def test_structures_tell_how_often_a_mask_was_empty_and_how_cases_lie() -> None:
     nothing = np.zeros((16, 16), np.int64)
     found_NYX = np.stack([square(2, 3), nothing, square(1, 1), nothing])
     truth_NYX = np.stack([square(2, 3), square(2, 3), nothing, nothing])
     parts = [judged(found_NYX[:2], truth_NYX[:2], 2), judged(found_NYX[2:], truth_NYX[2:], 2)]
+    right = judged(truth_NYX, truth_NYX, 2)
 
-    result = summary(Cases.joined(parts), np.arange(4), ["lesion"])["lesion"]
+    alone = structures([Cases.joined(parts)], ["lesion"])["lesion"]
+    twice = structures([Cases.joined(parts), right], ["lesion"])["lesion"]
 
-    assert (result.cases, result.truth_empty, result.missed, result.invented) == (4, 2, 1, 1)
-    assert result.dice.mean is not None
-    assert result.dice.mean.mean == pytest.approx(0.5)
-    assert result.hd95.mean is not None
-    assert result.hd95.mean.mean == pytest.approx(math.hypot(16, 16) / 2)
-    assert result.hd95.mean.high > 1
+    assert (alone.cases, alone.truth_empty, alone.missed_S, alone.invented_S) == (4, 2, (1,), (1,))
+    assert (twice.missed_S, twice.invented_S) == ((1, 0), (1, 0))
+    assert (alone.dice.lower, alone.dice.median, alone.dice.upper) == (0, 0.5, 1)
+    assert twice.dice.median == pytest.approx(0.75)
+    assert alone.hd95.median == pytest.approx(math.hypot(16, 16) / 2)
 
 
 def test_an_odd_pair_of_masks_is_refused_with_advice() -> None:

@@ -293,3 +293,26 @@ def test_what_is_registered_never_names_its_path_by_itself(
     assert isinstance(entry, Registered)
     assert "SMITH" in (site / "data.yaml").read_text()
     assert "SMITH" not in entry.name
+
+
+def test_a_data_set_that_was_prepared_otherwise_than_a_run_demands_takes_no_part(
+    site: Path, tmp_path: Path, paint: Paint
+) -> None:
+    from confrere_client.ingest.prepare import Order, prepare
+
+    for index in range(4):
+        paint(tmp_path / "scans" / f"{index}.png", seed=index)
+    prepare(Order(sources=(tmp_path / "scans",), dataset=tmp_path / "set"))
+    ready, bare = add(site, "set", tmp_path / "set"), add(site, "bare", tmp_path / "scans")
+    same, other = (
+        tiny_run(data={"channels": None, "preparation": {"image_px": px}}) for px in (256, 512)
+    )
+
+    images = images_for(ready, same, tmp_path / "cache")
+
+    assert images.preparation is not None
+    assert images.preparation["image_px"] == 256
+    with pytest.raises(DataError, match="image_px is 256, not 512"):
+        images_for(ready, other, tmp_path / "cache")
+    with pytest.raises(DataError, match="were not prepared"):
+        images_for(bare, same, tmp_path / "cache")

@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,34 @@ def test_a_catalog_that_comes_later_has_its_mask_taken_with_a_warning(tmp_path: 
     assert alone["mask"] is None
     assert told["mask"] is not None
     assert alone["warnings"] == told["warnings"] == [ELSEWHERE]
+
+
+@pytest.mark.parametrize(
+    "former",
+    [
+        "UPDATE exams SET facts = json_remove(facts, '$.mask')",  # it did not fit then
+        "UPDATE looked SET labels = ''",  # it was no label map then
+    ],
+)
+def test_what_older_rules_said_of_a_label_map_is_judged_anew(tmp_path: Path, former: str) -> None:
+    scan(tmp_path / "in/images/a.nii.gz")
+    organ(tmp_path / "in/labels/a.nii.gz")
+    Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / "in/photo.png")
+    again = Order(
+        sources=(tmp_path / "in",),
+        dataset=tmp_path / "set",
+        plan=Plan(modality="mr", image_px=None),
+        shaping=Config(crop_foreground=False),
+    )
+    prepare(again)
+    with closing(sqlite3.connect(again.private / "book.sqlite")) as book, book:
+        book.execute(former)
+        book.execute("UPDATE facts SET value = '1' WHERE name = 'label rules'")
+
+    assert prepare(again).read == 1  # the scan; no rule of labels concerns the photo
+    assert prepare(again).read == 0
+    rows = open_dataset(again.dataset, "set").rows(["mask"])
+    assert sum(row["mask"] is not None for row in rows) == 1
 
 
 def test_one_image_has_one_mask_and_another_is_told(tmp_path: Path) -> None:

@@ -154,3 +154,24 @@ def test_the_scanner_finds_what_a_plain_search_finds(terms: set[str], data: str)
     }
 
     assert set(Scanner(terms).find(data.encode())) == plain
+
+
+def test_a_patient_called_like_a_sex_is_no_find_in_its_column_but_anywhere_else(
+    tmp_path: Path,
+) -> None:
+    for number in range(2):
+        picture(tmp_path / f"in/{number}.png", number)
+    rows = ["path,patient,label,sex,age", "0.png,Female^Ada,nv,f,61", "1.png,Male^Bo,nv,m,90"]
+    (tmp_path / "in/t.csv").write_text("\n".join(rows))
+    order = Order(sources=(tmp_path / "in",), dataset=tmp_path / "out", table=tmp_path / "in/t.csv")
+    prepare(order)
+    clean = searched(tmp_path)
+
+    (tmp_path / "in/t.csv").write_text("\n".join(rows).replace("nv", "Female"))
+    prepare(order)
+    planted = searched(tmp_path)
+
+    assert not clean.hits
+    assert clean.terms >= 2
+    assert {hit.where for hit in planted.hits} >= {"column label"}
+    assert "column sex" not in {hit.where for hit in planted.hits}

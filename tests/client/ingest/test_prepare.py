@@ -298,7 +298,7 @@ def test_a_table_tells_patient_site_split_label_and_its_masks_are_no_exams(tmp_p
     assert {(row["site"], row["split"], row["label"]) for row in found} == {
         ("north", "train", "nv")
     }
-    assert {row["boxes"] for row in found} == {'[[1.0, 2.0, 3.0, 4.0, "a"]]'}
+    assert {row["boxes"] for row in found} == {'[["a", 1.0, 2.0, 3.0, 4.0]]'}
 
 
 def test_a_mask_goes_the_way_of_its_image_and_a_misfit_is_said(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ def summary(**patients: int) -> dict[str, Any]:
         **whole,
         "exams_of_unknown_patients": 0,
         "exams_with_masks": 1,
+        "exams_with_boxes": 2,
+        "box_faults": {"box has no area": 3},
         "pixel_bytes": 10,
         "tables": {"label": cells},
         "brightness": {"ct": [0, 3, 9], "mr": [0, 0, 0]},

@@ -4,11 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from broken_files import picture
 from numpy.typing import NDArray
 from openslide import OpenSlide
 
+from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Skipped
 from confrere_client.ingest.slide.tissue import evenly, tissue_cells, tissue_mask
+from confrere_client.source import open_source
+from confrere_common.family import Named
 
 READER = READERS.member("slide")()
 RNG = np.random.default_rng(11)
@@ -165,3 +169,20 @@ def test_cells_are_thinned_evenly() -> None:
 
     assert evenly(cells, 3) == [(0, 0), (0, 50), (0, 99)]
     assert evenly(cells, 200) == cells
+
+
+def test_a_data_set_of_slides_tells_their_resolution_and_one_of_pictures_none(
+    slide: Path, tmp_path: Path
+) -> None:
+    picture(tmp_path / "flat/a.png")
+    told = []
+    for name in ("flat", "deep"):
+        out = tmp_path / f"{name}-set"
+        source = slide if name == "deep" else tmp_path / name
+        prepare(Order(sources=(source,), dataset=out, options={"tile_px": 128}))
+        named = Named(name="prepared", knobs={"path": str(out)})
+        told.append(open_source(named, tmp_path).preparation or {})
+
+    assert told[1]["microns_per_px"] == 0.5
+    assert told[1]["tile_px"] == 128
+    assert "microns_per_px" not in told[0]

@@ -81,6 +81,18 @@ def test_time_points_are_told_apart_or_refused(tmp_path: Path) -> None:
     assert kind_of(file, max_times=2) == "too many time points"
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (1, 9)])
+def test_packed_in_several_pieces_it_is_read_whole(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """gzip joins what was packed apart, also pieces of equal size, which their ends do not tell."""
+    xyz = RNG.integers(0, 900, (20, 20, 20)).astype(np.int16)
+    data = nifti(tmp_path / "a.nii", xyz).read_bytes()
+    cut = len(data) * sizes[0] // sum(sizes)
+    packed = tmp_path / "b.nii.gz"
+    packed.write_bytes(gzip.compress(data[:cut]) + gzip.compress(data[cut:] + bytes(cut)))
+
+    assert np.array_equal(exams_of(packed)[0].pixels[0], xyz.T)
+
+
 def test_a_slice_alone_is_a_picture(tmp_path: Path) -> None:
     file = nifti(tmp_path / "a.nii", RNG.integers(0, 9, (4, 5, 1)).astype(np.int16))
 

@@ -182,31 +182,7 @@ def monai_swin(ours: Swin) -> Any:
     """Return MONAI's network of two stages with our weights, and the three maps it then has."""
     axes = len(ours.size)
     theirs = monai(dim=8, depths=(1, 2, 1, 1), heads=(1, 2, 4, 8), window=4, axes=axes, channels=2)
-    state = ours.state_dict()
-    names = {
-        "before_attention.": "norm1.", "query_key_value.": "attn.qkv.", "attended.": "attn.proj.",
-        "bias.table": "attn.relative_position_bias_table", "before_perceptron.": "norm2.",
-        "perceptron.0.": "mlp.linear1.", "perceptron.2.": "mlp.linear2.",
-    }  # fmt: skip
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        top, *rest = name.split(".")
-        if top == "project":
-            renamed[f"patch_embed.proj.{rest[0]}"] = value
-            continue
-        stage, block, tail = int(rest[0]), int(rest[1]), ".".join(rest[2:])
-        if tail.startswith(("norm.", "reduce.")):
-            tail = tail.replace("reduce", "reduction")
-            if axes == 2:  # where MONAI joins columns before rows
-                value = value.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
-            renamed[f"layers{stage + 1}.0.downsample.{tail}"] = value
-            continue
-        for own, their in names.items():
-            if tail.startswith(own):
-                tail = tail.replace(own, their, 1)
-                break
-        renamed[f"layers{stage + 1}.0.blocks.{block}.{tail}"] = value
-    missing, unexpected = theirs.load_state_dict(renamed, strict=False)
+    missing, unexpected = theirs.load_state_dict(ours.monai_state(), strict=False)
     assert not unexpected
     assert all("layers3" in name or "layers4" in name or "index" in name for name in missing)
 

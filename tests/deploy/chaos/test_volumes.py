@@ -1,4 +1,4 @@
-"""Volumes, from a hospital's files to an encoder, in a federation of processes.
+"""Volumes, from a hospital's files to an encoder, in a federation of processes: whole or in crops.
 
 Each of two sites prepares NIfTI files of its own: brains of the MSD hippocampus set where
 ``../shared/data`` is there, else drawn ones.
@@ -34,6 +34,7 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
     "simmim-vit": {
         "method": {"name": "simmim", "head": 8},
         "encoder": {"name": "vit", "depth": 1, "dim": 24, "heads": 1, "patch": 8},
+        "crop_px": [16, 24, 16],
     },
     "byol-cnn": {
         "method": {"name": "byol", "hidden": 16, "out": 8},
@@ -83,12 +84,12 @@ def trained(made: Federation, name: str) -> Folder:
         "seeds": [0],
         "data": {
             "source": {"name": "site", "dataset": "volumes"},
-            "image_px": 16, "channels": 1, "dims": 3,
+            "image_px": 16, "channels": 1, "dims": 3, "crop_px": RUNS[name].get("crop_px"),
         },
         "augment": {"modality": "mri"},
         "train": {"batch": 2, "steps_per_round": 1, "device": "cpu"},
         "federation": {"rounds": 2, "min_sites": 2, "quorum": 1.0},
-        **RUNS[name],
+        **{part: RUNS[name][part] for part in ("method", "encoder")},
     }  # fmt: skip
     run = submit(made.workspace.runs, parse_run(plain, ALL_FAMILIES), roster={})
     made.wait(run, 120)
@@ -102,5 +103,5 @@ def test_sites_pretrain_on_volumes_that_they_prepared(hospitals: Federation, nam
     encoder, card = load_release(run.path / "encoder.safetensors")
     closed = hospitals.closed(run)
     assert [facts["sites"] for facts in closed] == ["alpha,beta"] * 2
-    assert len(encoder.size) == 3
+    assert list(encoder.size) == RUNS[name].get("crop_px", [16] * 3)
     assert card.training["method"] == RUNS[name]["method"]["name"]

@@ -18,11 +18,14 @@ from confrere_common.loading import parse_run
 from confrere_common.model import build_model, encoder_weights, input_of
 from confrere_common.release import Card, save_release
 from confrere_common.storage import alone
+from confrere_deploy.evaluation import schema
 from confrere_deploy.evaluation.carry import carry_out
 from confrere_deploy.evaluation.contestants import contestants, names_of
-from confrere_deploy.evaluation.parts import entry, unseen_sites
+from confrere_deploy.evaluation.page import verdict
+from confrere_deploy.evaluation.parts import corrected, entry, unseen_sites
 from confrere_deploy.evaluation.wishes import Wishes, labels_in
 from confrere_deploy.families import ALL_FAMILIES
+from confrere_deploy.report.numbers import Figure
 from confrere_deploy.study import tune
 from confrere_deploy.study.options import Options
 
@@ -97,6 +100,10 @@ def report(done: Path) -> dict[str, Any]:
 def test_arms_stand_beside_each_other_on_the_same_patients(report: dict[str, Any]) -> None:
     assert set(report["arms"]) == {"scratch", "random, frozen"}
     assert {"auc", "brier", "recall of a"} <= report["arms"]["scratch"]["figures"].keys()
+    for arm in report["arms"].values():
+        reached = arm["figures"]["sensitivity_at_validation_threshold"]["mean"]
+        assert reached + arm["figures"]["specificity_at_validation_threshold"]["mean"] > 0
+        assert "optimistic_sensitivity_at_90_specificity" in arm["figures"]
     assert any("No encoder was given" in said for said in report["warnings"])
 
 
@@ -135,6 +142,21 @@ def test_confidence_is_told_before_and_after_a_temperature(report: dict[str, Any
     assert all(0.05 <= value <= 20 for value in found["temperatures"])
 
 
+def test_of_findings_each_that_is_known_is_told_with_its_confidence(tmp_path: Path) -> None:
+    paint(tmp_path)
+    plain = {**RUN, "finetune": {"task": {"name": "classification", "kind": "multilabel"}}}
+
+    report = evaluated(written(tmp_path, plain), tmp_path / "out", pictures=False)
+
+    (found,) = report["calibration"]
+    bars = sum(bar["images"] for bar in found["bars_before"])
+    assert bars == 2 * report["data"]["test_images"]
+    figures = report["arms"]["scratch"]["figures"]
+    assert {"f1", "optimistic_sensitivity_at_90_specificity"} <= figures.keys()
+    assert "sensitivity_at_validation_threshold" in figures
+    assert "Each known finding" in (tmp_path / "out/report.html").read_text()
+
+
 def test_groups_are_those_that_the_catalog_knows(report: dict[str, Any]) -> None:
     found = {one["factor"]: one for one in report["factors"]}
 
@@ -160,6 +182,29 @@ def test_it_is_told_how_much_of_the_start_each_map_still_uses(
     values = [value for one in kept["reuse"][0]["levels"] for value in one["cka"]]
     assert values == pytest.approx([1.0] * len(values), abs=1e-6)
     assert min(found["levels"][-1]["cka"]) < 1 - 2e-5  # two steps move it, a little
+
+
+def test_a_prepared_data_set_is_judged_by_the_sex_and_age_of_the_hospital_s_table(
+    tmp_path: Path,
+) -> None:
+    from confrere_client.demography import KEPT
+    from confrere_client.ingest.keeping.dataset import open_dataset
+    from confrere_client.ingest.prepare import Order, prepare
+
+    paint(tmp_path)
+    table = tmp_path / "table.csv"
+    prepare(Order(sources=(tmp_path,), dataset=tmp_path / "set", table=table))
+    source = {"name": "prepared", "path": "set", "leave_out": []}
+    run_file = written(tmp_path, {**RUN, "data": {**RUN["data"], "source": source}})
+
+    report = evaluated(run_file, tmp_path / "out", smallest=2)
+
+    factors = {one["factor"]: one for one in report["factors"]}
+    assert set(factors) == {"site", "sex", "age"}
+    assert set(factors["sex"]["figures"]) == {"female", "male"}
+    assert set(factors["age"]["figures"]) <= {"18-39", "40-59", "60-79"}
+    kept = list(open_dataset(tmp_path / "set", "set").rows(["sex", "age"]))
+    assert {row["age"] for row in kept} <= KEPT["age"]
 
 
 def test_the_report_holds_no_image_and_the_pictures_say_what_they_are(done: Path) -> None:
@@ -209,6 +254,77 @@ def test_a_given_encoder_meets_scratch_and_itself_frozen_by_paired_differences(
         "scratch", "north, frozen", "random, frozen"
     ]  # fmt: skip
     assert len(report["encoders"]["north"]) == 64
+    for gap in report["gaps"]:
+        assert 0 < gap["p"] <= gap["p_corrected"] <= min(1, 3 * gap["p"])
+    page = (tmp_path / "out/report.html").read_text()
+    assert "corrected)" in page
+    assert "(Holm)" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "said"),
+    [
+        (0.01, 0.03, "is above 'b': paired difference of auc +0.100 (+0.010 to +0.300), p = 0.01"),
+        (0.01, 0.06, "is not told apart from 'b'"),
+        (-0.01, 0.03, "is not told apart from 'b'"),
+    ],
+)
+def test_arms_are_told_apart_by_the_interval_and_by_what_p_is_after_correction(
+    low: float, p: float, said: str
+) -> None:
+    gap = schema.Gap(
+        ours="a",
+        theirs="b",
+        figure=Figure(mean=0.1, low=low, high=0.3, n=3),
+        p=0.01,
+        p_corrected=p,
+    )
+
+    assert said in verdict(gap, "auc")
+
+
+def test_a_list_of_differences_is_corrected_as_a_whole() -> None:
+    figure = Figure(mean=0.1, low=0.0, high=0.3, n=3)
+    found = [schema.Gap(ours="a", theirs=str(n), figure=figure, p=p)
+             for n, p in enumerate((0.01, None, 0.04, 0.03))]  # fmt: skip
+
+    told = [gap.p_corrected for gap in corrected(found)]
+
+    assert told == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+
+
+def lesions(folder: Path, **task: Any) -> Path:
+    """Write a run on phantom lesions, whose masks and boxes are known."""
+    knobs = {"modality": "lesion", "images": 32, "patients": 16, "sites": 1, "image_px": 16}
+    data = {"source": {"name": "phantom", **knobs}, "image_px": 16}
+    augment = {"modality": "dermatology", "changes": {"area": [0.8, 1]}}
+    encoder = {"name": "resnet", "width": 8, "stem": "small"}
+    plain = {**RUN, "data": data, "augment": augment, "encoder": encoder}
+    return written(folder, {**plain, "finetune": {"task": task}})
+
+
+def test_detectors_are_told_by_a_curve_over_false_alarms(tmp_path: Path) -> None:
+    run_file = lesions(tmp_path, name="detection", width=8)
+
+    report = evaluated(run_file, tmp_path / "out", pictures=False)
+
+    page = (tmp_path / "out/report.html").read_text()
+    assert {"FROC at 1/8", "FROC at 8", "FROC mean"} <= report["arms"]["scratch"]["figures"].keys()
+    assert "Share of true boxes found at 1/8 to 8 false alarms per image: scratch" in page
+    assert "Structure by structure" not in page
+
+
+def test_outlines_are_told_with_what_was_missed_and_invented(tmp_path: Path) -> None:
+    run_file = lesions(tmp_path, name="segmentation", width=4)
+
+    report = evaluated(run_file, tmp_path / "out", pictures=False)
+
+    for arm in report["arms"].values():
+        structure = arm["structures"]["1"]
+        assert structure["cases"] == report["data"]["test_images"]
+        assert structure["missed"][0] <= structure["cases"] - structure["without"]
+        assert 0 <= structure["dice"]["lower"] <= structure["dice"]["median"]
+    assert "Structure by structure" in (tmp_path / "out/report.html").read_text()
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

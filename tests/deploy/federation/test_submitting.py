@@ -49,6 +49,7 @@ def test_a_sound_run_may_be_submitted() -> None:
         ({"seeds": (0, 1)}, "seeds: 2 are given"),
         ({"data": replace(FEDERABLE.data, channels=None)}, "channels"),
         ({"data": replace(FEDERABLE.data, dims=None)}, "dims"),
+        ({"data": replace(FEDERABLE.data, leave_out=("north",))}, "not being invited"),
         ({"data": replace(FEDERABLE.data, source=Named(name="phantom", knobs={}))}, "site"),
         ({"method": Named(name="mae", knobs={}), "encoder": Named(name="resnet", knobs={})}, "vit"),
         ({"encoder": Named(name="vit", knobs={"dim": 12, "heads": 5})}, "heads"),

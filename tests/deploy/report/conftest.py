@@ -11,6 +11,7 @@ from confrere_deploy.report.schema import (
     Cost,
     Data,
     Figure,
+    Joining,
     Knn,
     Linear,
     Machine,
@@ -40,6 +41,9 @@ def report() -> Report:
         ),
         arms={name: an_arm(level) for name, level in levels.items()},  # type: ignore[misc]
         differences={"federated-local": Figure(mean=0.1, low=0.05, high=0.15, n=2)},
+        joining=Joining(
+            gains={name: Figure(mean=0.1, low=-0.02, high=0.15, n=2) for name in SITES}
+        ),
         rounds=tuple(a_round(number, seed) for seed in (0, 1) for number in (1, 2, 3)),
         cost=Cost(
             wall_s=161.0,

@@ -4,7 +4,7 @@ import pytest
 
 from confrere_deploy.report.pictures import Pictures
 from confrere_deploy.report.prose import cautions, leading, summary, the_map, the_test, verdicts
-from confrere_deploy.report.schema import Arm, ArmName, Figure, Knn, Linear, Report
+from confrere_deploy.report.schema import Arm, ArmName, Figure, Joining, Knn, Linear, Report
 
 
 def reached(mean: float, width: float = 0.02) -> Arm:
@@ -14,7 +14,7 @@ def reached(mean: float, width: float = 0.02) -> Arm:
 
 def with_arms(report: Report, levels: dict[ArmName, float], **changes: object) -> Report:
     arms = {name: reached(level) for name, level in levels.items()}
-    return replace(report, arms=arms, **({"differences": None} | changes))  # type: ignore[arg-type]
+    return replace(report, arms=arms, **({"differences": None, "joining": None} | changes))  # type: ignore[arg-type]
 
 
 def test_the_summary_tells_what_was_run_and_what_came_of_it(report: Report) -> None:
@@ -65,6 +65,24 @@ def test_being_worse_is_told_plainly(report: Report) -> None:
     (said,) = verdicts(with_arms(report, {"local": 0.9, "federated": 0.8}))
 
     assert said.startswith("Federated is below each site training alone")
+
+
+def test_who_loses_by_joining_is_named(report: Report) -> None:
+    gains = {
+        "anna": Figure(mean=0.1, low=0.05, high=0.2, n=2),
+        "bert": Figure(mean=-0.1, low=-0.2, high=-0.05, n=2),
+        "cleo": Figure(mean=-0.01, low=-0.1, high=0.1, n=2),
+    }
+    paid = Joining(
+        gains=gains,
+        losing=("bert", "cleo"),
+        surely_losing=("bert",),
+        surely_gaining=("anna",),
+    )
+
+    said = verdicts(replace(report, joining=paid))[-1]
+
+    assert "2 of 3 sites lost by joining (bert and cleo), 1 surely (bert); 1 surely gained" in said
 
 
 def test_not_beating_a_floor_is_a_caution(report: Report) -> None:

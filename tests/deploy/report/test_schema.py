@@ -13,10 +13,11 @@ from confrere_deploy.report.codec import from_json, plain, to_json, validate
 from confrere_deploy.report.schema import Arm, Cost, Figure, Linear, Report
 
 KEYS = {
-    "Report": "schema name created version run digest seeds sites arms differences intervals "
-    "site_tests rounds cost protection warnings skipped data machine command",
+    "Report": "schema name created version run digest seeds sites arms differences joining "
+    "intervals site_tests rounds cost protection warnings skipped data machine command",
+    "Joining": "gains losing surely_losing surely_gaining",
     "Site": "site images patients test_patients",
-    "Arm": "linear knn rankme sites",
+    "Arm": "linear knn rankme sites unseen",
     "SiteArm": "linear knn",
     "Linear": "auc accuracy balanced_accuracy",
     "Knn": "accuracy accuracy_11",
@@ -27,7 +28,7 @@ KEYS = {
     "Protection": "unit epsilon delta secure_aggregation sites",
     "ProtectedSite": "site patients rate noise_multiplier clip_norm steps_per_round rounds epsilon "
     "delta",
-    "Data": "images patients classes channels size modality test_images test_patients",
+    "Data": "images patients classes channels size modality test_images test_patients preparation",
     "Skipped": "count reasons",
     "Machine": "cpu cores gpu torch python",
 }

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from confrere_client.data.images import open_images
+from confrere_client.evaluation.detection import FROC
 from confrere_client.finetune.judge import Exam, judge_of
 from confrere_common.errors import CheckpointError, ConfigError, DataError
 from confrere_common.loading import parse_run, read_plain
@@ -59,11 +60,18 @@ def test_sites_fine_tune_together_and_are_judged_on_held_out_patients(
     assert federated["auc"]["low"] <= federated["auc"]["mean"] <= federated["auc"]["high"]
     assert {"brier", "ece", "recall of 2"} <= federated.keys()
     assert set(report["differences"]) >= {"federated-raw", "federated-local"}
+    for arm in report["arms"].values():
+        assert "specificity_at_validation_threshold" in arm["figures"]
+    for site, gain in report["joining"]["gains"].items():
+        joined, alone = (report["arms"][arm]["sites"][site] for arm in ("federated", "local"))
+        assert gain["mean"] == pytest.approx(joined["mean"] - alone["mean"])
     assert [site["site"] for site in report["sites"]] == ["site-0", "site-1"]
     assert report["data"]["classes"] == ["0", "1", "2"]
     page = (tmp_path / "out/report.html").read_text()
     assert "site-1" in page
     assert "balanced_accuracy" in page
+    assert "Federated less alone" in page
+    assert "lost by joining" in page
 
 
 def test_simulated_sites_count_as_hospitals_do(tiny: Path, tmp_path: Path) -> None:
@@ -146,6 +154,8 @@ def test_private_and_masked_rounds_fine_tune_too(tiny: Path, tmp_path: Path) -> 
     masked = tune(tiny, tmp_path / "masked", run=short(1, floors="none", secure_aggregation={}))
 
     assert private["courses"][0]["scores"] == {}
+    figures = private["arms"]["federated"]["figures"]
+    assert "sensitivity_at_validation_threshold" not in figures
     assert masked["arms"]["federated"]["figures"]
 
 
@@ -225,6 +235,11 @@ def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
     figures = report["arms"]["federated"]["figures"]
     assert figures["dice"]["mean"] > 0.4
     assert {"iou", "hd95 over diagonal"} <= figures.keys()
+    lesion = report["arms"]["federated"]["structures"]["1"]
+    assert lesion["cases"] == report["data"]["test_images"]
+    assert lesion["dice"]["lower"] <= lesion["dice"]["median"] <= lesion["dice"]["upper"]
+    assert len(lesion["missed"]) == len(lesion["invented"]) == 1
+    assert "Invented" in (tmp_path / "out/report.html").read_text()
     assert report["data"]["classes"] == ["1"]
     counted = report["evaluation"]
     (structure,) = counted["structures"]
@@ -263,6 +278,8 @@ def test_floors_are_had_without_validation_patients(tiny: Path, tmp_path: Path) 
 
     assert {"raw", "probe"} <= set(report["arms"])
     assert any("no validation patients" in said for said in report["warnings"])
+    for arm in report["arms"].values():
+        assert "specificity_at_validation_threshold" not in arm["figures"]
 
 
 def test_an_index_is_searched_and_what_is_odd_is_found(tiny: Path, tmp_path: Path) -> None:
@@ -371,7 +388,44 @@ def test_lesions_are_boxed_over_sites(tiny: Path, tmp_path: Path) -> None:
 
     figures = report["arms"]["tuned"]["figures"]
     assert figures["AP at 0.5"]["mean"] > 0.05
+    found = [figures[name]["mean"] for name in FROC]
+    assert len(found) == 7
+    assert found == sorted(found)
+    assert figures["FROC mean"]["mean"] == pytest.approx(np.mean(found))
+    assert "FROC at 1/8" in (tmp_path / "out/report.html").read_text()
     assert report["data"]["classes"] == ["lesion"]
+
+
+def test_a_detector_learns_from_boxes_of_a_prepared_data_set(tiny: Path, tmp_path: Path) -> None:
+    from confrere_client.ingest.prepare import Order, prepare
+
+    rng, cells = np.random.default_rng(0), ["path,patient,boxes"]
+    (tmp_path / "in").mkdir()
+    for number in range(24):
+        image = rng.integers(0, 60, (48, 64), np.uint8)
+        x, y = rng.integers(2, 36, 2).tolist()
+        y = min(y, 26)
+        image[y : y + 20, x : x + 20] += 180
+        Image.fromarray(image).save(tmp_path / f"in/{number}.png")
+        cells.append(f'in/{number}.png,p{number},"[[""cell"", {x}, {y}, {x + 20}, {y + 20}]]"')
+    (tmp_path / "t.csv").write_text("\n".join(cells))
+    prepare(Order(sources=(tmp_path / "in",), dataset=tmp_path / "set", table=tmp_path / "t.csv"))
+    source = {"name": "prepared", "path": str(tmp_path / "set")}
+
+    report = tune(
+        tiny, tmp_path / "out", alone=True, task={"name": "detection", "width": 16},
+        run=short(
+            3, floors="none", data={"source": source, "image_px": 16, "channels": 1},
+            train={"batch": 16, "steps_per_round": 20, "lr": 0.01},
+            augment={"modality": "dermatology", "changes": {"area": [0.8, 1]}},
+        ),
+    )  # fmt: skip
+
+    assert report["data"]["classes"] == ["cell"]
+    assert report["data"]["preparation"]["image_px"] == 256
+    card = json.loads((tmp_path / "out/encoder.json").read_text())
+    assert card["preprocessing"]["prepared"]["scaling"] == ["not said: as stored"]
+    assert report["arms"]["tuned"]["figures"]["AP at 0.5"]["mean"] > 0.05
 
 
 def test_masks_without_classes_have_validation_patients_too(tiny: Path, tmp_path: Path) -> None:

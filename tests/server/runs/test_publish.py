@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,11 @@ import torch
 from loopback import make_workspace
 from served import federated
 
+from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.code import code_digest
 from confrere_common.errors import CheckpointError
 from confrere_common.model import build_model, encoder_weights, shared_weights
+from confrere_common.preparation import Preparation
 from confrere_common.release import load_release
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
@@ -116,3 +118,29 @@ def test_publishing_twice_leaves_the_same(published: Published) -> None:
 
     assert (published.folder.path / ENCODER).read_bytes() == before
     assert published.release["rounds"] == 2
+
+
+def test_a_card_tells_the_preparation_that_the_run_demanded_of_every_site(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "study")
+    run = federated()
+    wanted = Preparation(ct_windows=("lung",), spacing_mm=(2.0, 1.0, 1.0))
+    asking = replace(run, data=replace(run.data, preparation=wanted))
+    cards = []
+    for one in (run, asking):
+        folder = submit(workspace.runs, one)
+        weights = shared_weights(build_model(one, 0))
+        records = (record(1, SiteRecord(site="north", images=9)),)
+        publish(
+            workspace,
+            folder,
+            ServerState(round=1, weights=weights, step={}, records=records),
+            HEADS,
+        )
+        cards.append(load_release(folder.path / ENCODER)[1])
+
+    silent, told = (card.preprocessing for card in cards)
+
+    assert silent == PREPROCESSING
+    assert told["prepared"]["spacing_mm"] == [2.0, 1.0, 1.0]
+    assert told["prepared"]["hu_windows"] == {"lung": {"centre": -600.0, "width": 1500.0}}
+    assert told["prepared"]["demanded"] == "by the run, of every site"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confrere_client.ingest.dicom.values import number, numbers, text, texts, whole
+from confrere_client.ingest.dicom.values import items, number, numbers, text, texts, whole
 
 Triple = tuple[float, ...]
 
@@ -68,8 +68,8 @@ class Frame:
 def frames_of(ds: Any) -> list[dict[str, Any]]:
     """Return every frame of an object, in plain values that can be stored."""
     count = max(1, whole(ds, "NumberOfFrames", 1))
-    shared = _groups(_first(ds.get("SharedFunctionalGroupsSequence")))
-    own = ds.get("PerFrameFunctionalGroupsSequence") or ()
+    shared = _groups(_first(items(ds, "SharedFunctionalGroupsSequence")))
+    own = items(ds, "PerFrameFunctionalGroupsSequence")
     if len(own) not in (0, count):
         own = ()
     return [

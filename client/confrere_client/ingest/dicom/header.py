@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from confrere_client.ingest.dicom.values import text, whole
+from confrere_client.ingest.dicom.values import holds, text, whole
 from confrere_client.ingest.reader import Skipped
 
 PREAMBLE = 128
@@ -194,7 +194,7 @@ def refuse_kind(ds: Any) -> None:
     )
     if reason := by_class or MODALITIES.get(text(ds, "Modality").upper(), ""):
         raise Skipped(reason)
-    if "DirectoryRecordSequence" in ds:
+    if holds(ds, "DirectoryRecordSequence"):
         raise Skipped("DICOMDIR")
 
 

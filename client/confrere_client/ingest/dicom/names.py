@@ -137,7 +137,7 @@ def _parts(value: str) -> Iterator[str]:
 
 def _is_telling(word: str) -> bool:
     """Say whether a word can point at somebody: not ^^^^, 0000, XXX or a UID of the standard."""
-    letters = {letter for letter in word.lower() if letter.isalnum()}
+    letters = set(filter(str.isalnum, word.lower()))
     return len(word) >= SHORTEST and len(letters) > 1 and not word.startswith(WELL_KNOWN)
 
 

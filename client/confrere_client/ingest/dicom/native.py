@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from confrere_client.ingest.dicom.header import Place, transfer_syntax
 from confrere_client.ingest.dicom.pixels import MEASURED, rescale, window
-from confrere_client.ingest.dicom.values import text, whole
+from confrere_client.ingest.dicom.values import holds, text, whole
 from confrere_client.ingest.reader import Skipped
 
 NATIVE = {
@@ -44,8 +44,8 @@ def native(ds: Any, place: Place | None, modality: str) -> dict[str, Any] | None
         and held in (8, 16)
         and 0 < bits <= held
         and whole(ds, "HighBit", bits - 1) == bits - 1
-        and "PixelData" not in ds
-        and "ModalityLUTSequence" not in ds
+        and not holds(ds, "PixelData")
+        and not holds(ds, "ModalityLUTSequence")
         and text(ds, "PhotometricInterpretation").startswith("MONOCHROME")
     )
     if not usual or place is None:

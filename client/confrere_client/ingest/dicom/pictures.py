@@ -14,7 +14,7 @@ from confrere_client.ingest.dicom.frames import spacing
 from confrere_client.ingest.dicom.header import parse
 from confrere_client.ingest.dicom.pixels import decoded, in_unit, window
 from confrere_client.ingest.dicom.values import numbers, text, texts, whole
-from confrere_client.ingest.reader import Exam, Part
+from confrere_client.ingest.reader import Exam, Part, Turned
 
 MAX_FRAMES = 8
 """Of a cine loop at most so many frames are taken, evenly; the option ``max_frames`` overrides."""
@@ -46,19 +46,29 @@ def _exam(ds: Any, pixels: NDArray[Any], part: Part, suffix: str) -> Exam:
     upright, step = pixels, spacing(ds) or _ultrasound(ds) or ()
     tags = dict(part.extra["tags"])
     if part.modality in RADIOGRAPHS:
-        upright, orientation, turned = _upright(ds, pixels)
-        step = step[::-1] if turned else step
+        upright, orientation, swapped = _upright(ds, pixels)
+        step = step[::-1] if swapped else step
         tags |= {"orientation": orientation} if orientation else {}
     if not step:
         upright = _square(ds, upright)
+    turned = Turned(size=pixels.shape[-2:], corners=_corners(ds, part.modality))
+    moved = "orientation" in tags or upright.shape != pixels.shape
     return Exam(
         pixels=np.ascontiguousarray(upright),
         spacing_mm=tuple(step),
+        turned=turned if moved else None,
         tags=tags,
         window=window(ds, part.modality),
         warnings=ADMITTED if text(ds, "BurnedInAnnotation").upper() == "YES" else (),
         suffix=suffix,
     )
+
+
+def _corners(ds: Any, modality: str) -> tuple[int, ...]:
+    """Return where the corners of a picture come to lie."""
+    corners = np.arange(4).reshape(1, 2, 2)
+    upright = _upright(ds, corners)[0] if modality in RADIOGRAPHS else corners
+    return tuple(upright.ravel().tolist())
 
 
 def _upright(ds: Any, pixels: NDArray[Any]) -> tuple[NDArray[Any], str, bool]:

@@ -13,7 +13,7 @@ from confrere_client.ingest.boundary import refuse_huge
 from confrere_client.ingest.dicom.codestream import Size, refuse_foreign
 from confrere_client.ingest.dicom.header import nbytes, transfer_syntax
 from confrere_client.ingest.dicom.jpeg import register
-from confrere_client.ingest.dicom.values import number, numbers, text, whole
+from confrere_client.ingest.dicom.values import holds, items, number, numbers, text, whole
 from confrere_client.ingest.reader import Skipped
 
 HOLDERS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -170,15 +170,15 @@ def _inverted(ds: Any, values: NDArray[Any]) -> NDArray[Any]:
 def _voi(ds: Any) -> Any:
     """Return where an enhanced object keeps its window, shared or its first frame's; or itself."""
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for item in (ds.get(name) or ())[:1]:
-            for group in (item.get("FrameVOILUTSequence") or ())[:1]:
+        for item in items(ds, name)[:1]:
+            for group in items(item, "FrameVOILUTSequence")[:1]:
                 return group
     return ds
 
 
 def window(ds: Any, modality: str) -> tuple[float, float] | None:
     """Return centre and width that the file recommends, in the unit of `in_unit`."""
-    voi = ds if "WindowCenter" in ds else _voi(ds)
+    voi = ds if holds(ds, "WindowCenter") else _voi(ds)
     centre, width = numbers(voi, "WindowCenter"), numbers(voi, "WindowWidth")
     if not centre or not width or width[0] <= 0:
         return None

@@ -11,15 +11,24 @@ BINARY = {
 """Kinds of value that are no text -> how they are packed."""
 
 
+def holds(ds: Any, keyword: str) -> bool:
+    """Say whether an element is there; its own ``in`` parses the keyword anew, a hundred times."""
+    return tag_of(keyword) in ds.keys()  # noqa: SIM118
+
+
+def items(ds: Any, keyword: str) -> Any:
+    """Return the items of a sequence; () when there is none."""
+    return (ds.get(keyword) or ()) if holds(ds, keyword) else ()
+
+
 def text(ds: Any, keyword: str) -> str:
     """Return a value as stripped text; '' when it is missing or cannot be read.
 
     It reads the raw bytes where it can: pydicom's conversion takes ten times as long.
     """
-    tag = tag_of(keyword)
-    if tag not in ds.keys():  # noqa: SIM118  (its own ``in`` parses the tag anew, a hundred times)
+    if not holds(ds, keyword):
         return ""
-    item = ds.get_item(tag, keep_deferred=True)
+    item = ds.get_item(tag_of(keyword), keep_deferred=True)
     value = None if item is None else item.value
     if isinstance(value, bytes):
         return _plain(item, value)
@@ -77,23 +86,34 @@ def kind_of(tag: int) -> str:
 
 def texts(ds: Any, keyword: str) -> tuple[str, ...]:
     """Return a value of several parts; () when there is none."""
-    return tuple(part.strip() for part in text(ds, keyword).split("\\") if part.strip())
+    if not (told := text(ds, keyword)):  # most of what is asked for is not there
+        return ()
+    return tuple([part for one in told.split("\\") if (part := one.strip())])
 
 
 def numbers(ds: Any, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
     """Return finite numbers; None when they are missing, malformed or not *count* of them."""
+    if not (parts := texts(ds, keyword)):
+        return None
     try:
-        found = tuple(float(part) for part in texts(ds, keyword))
+        found = tuple(map(float, parts))
     except ValueError:
         return None
     finite = all(abs(value) < 1e12 for value in found)  # NaN compares false
-    return found if found and finite and count in (None, len(found)) else None
+    return found if finite and count in (None, len(found)) else None
 
 
 def number(ds: Any, keyword: str, default: float) -> float:
     """Return the first of a value's numbers, or *default*."""
-    found = numbers(ds, keyword)
-    return found[0] if found else default
+    told = text(ds, keyword)
+    if not told:
+        return default
+    try:
+        found = float(told)  # nearly always it is but one
+    except ValueError:
+        several = numbers(ds, keyword)
+        return several[0] if several else default
+    return found if abs(found) < 1e12 else default  # NaN compares false
 
 
 def whole(ds: Any, keyword: str, default: int = 0) -> int:

@@ -1,13 +1,16 @@
-"""A table that tells what files do not: patient, site, split, label, mask, boxes, by path."""
+"""A table that tells what files do not, by path: patient, site, split, label, mask, boxes, ..."""
 
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from confrere_client.data.boxes import CORNERS, read_boxes, written
+from confrere_client.demography import KEPT, kept_of
 from confrere_client.ingest.keeping.book import Book, blob
+from confrere_client.source import UnreadableImage
 from confrere_common.errors import DataError
 
 log = getLogger(__name__)
@@ -24,7 +27,9 @@ def tell(book: Book, table: Path, roots: Sequence[Path], knobs: Mapping[str, Any
     cannot be read, contradicts itself, or no row of it fits.
     """
     book.run("DELETE FROM told")
+    book.run("DELETE FROM persons")
     lost = count = 0
+    unread: Counter[str] = Counter()
     for row in _rows(table, knobs):
         count += 1
         place = _place(book, row["path"], table.parent, roots)
@@ -39,12 +44,24 @@ def tell(book: Book, table: Path, roots: Sequence[Path], knobs: Mapping[str, Any
                 ),
             )  # fmt: skip
             book.name_all([row["patient"]])
+            unread.update(_person(book, place, row))
+    for column, cells in unread.items():
+        log.warning("%d cells of column '%s' are no %s and were left out", cells, column, column)
     if count and lost == count:
         raise DataError(
             f"none of the {count} rows of the table names a file that was found. Its paths must "
             "start at the table's own folder or at one of the sources."
         )
     return lost
+
+
+def _person(book: Book, place: str, row: Mapping[str, str]) -> list[str]:
+    """Note what may be kept of sex and age; return the columns whose cell says nothing known."""
+    found = {name: kept_of(name, row[name]) for name in KEPT}
+    if any(found.values()):
+        values = (blob(place), found["sex"], found["age"])
+        book.run("INSERT OR REPLACE INTO persons VALUES (?, ?, ?)", values)
+    return [name for name, value in found.items() if row[name] and not value]
 
 
 def _rows(table: Path, knobs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -59,6 +76,7 @@ def _rows(table: Path, knobs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             "site": record.site,
             "split": record.split,
             "label": record.label,
+            **{name: record.about.get(name, "") for name in KEPT},
             "mask": told["mask"],
             "boxes": _boxes(told["boxes"]),
         }
@@ -84,24 +102,22 @@ def _records(table: Path, knobs: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _boxes(text: str) -> str:
-    """Return boxes as plain JSON, [[left, top, right, bottom, class], ...]; '' for none.
+    """Return boxes as ``data.boxes`` writes them; '' for none.
 
     Nothing but numbers and a class is taken: a free text might name somebody.
     """
     if not text:
         return ""
     try:
-        found = json.loads(text)
-        boxes = [
-            [*(float(edge) for edge in box[:4]), str(box[4]) if box[4:] else ""] for box in found
-        ]
-    except (ValueError, TypeError, KeyError, IndexError):
-        boxes = [[]]
-    if any(len(box) != 5 for box in boxes):
+        boxes = read_boxes(text)
+    except UnreadableImage:
+        boxes = [("", ())]
+    if any(len(corners) not in CORNERS for _, corners in boxes):
         raise DataError(
-            "a cell of boxes is not [[left, top, right, bottom, 'class'], ...] in pixels, as JSON."
+            "a cell of boxes is not [['class', left, top, right, bottom], ...] in pixels, as JSON, "
+            "the class in quotes."
         )
-    return json.dumps(boxes)
+    return written(boxes)
 
 
 def _place(book: Book, path: str, folder: Path, roots: Sequence[Path]) -> str:

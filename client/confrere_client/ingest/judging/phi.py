@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.demography import KEPT
 from confrere_client.ingest.judging.scan import Scanner
 from confrere_client.ingest.judging.terms import is_short, terms_of
 from confrere_client.ingest.keeping.book import text_of
@@ -31,6 +32,7 @@ CHANCE = 1e-3
 """A find in pixels that so many were to be expected of is put down to chance."""
 
 WINDOW = 2048
+SEXES = frozenset(word.encode() for word in KEPT["sex"])
 REPEATED = 3
 FLAT = 2
 MOST = 1000
@@ -80,8 +82,9 @@ class Search:
 def check_phi(dataset: Path, book: Path) -> Search:
     """Search every file of *dataset* for what *book* knows of its source; write the hits beside it.
 
-    The catalog is searched as it lies and decoded; thumbnails as they lie and decoded; text in any
-    case; terms as UTF-8, Latin-1 and UTF-16. DataError when there is no book to search by.
+    The catalog is searched as it lies and decoded (of sex and age: what is no value of the list);
+    thumbnails as they lie and decoded; text in any case; terms as UTF-8, Latin-1 and UTF-16.
+    DataError when there is no book to search by.
     """
     open_dataset(dataset, str(dataset))
     terms, short = _terms(book)
@@ -93,6 +96,8 @@ def check_phi(dataset: Path, book: Path) -> Search:
         name = str(path.relative_to(dataset))
         for where, binary, data in _views(path):
             for offset, term in scanner.find(data):
+                if path.name == CATALOG and binary and term in SEXES:
+                    continue  # a column's own words; what it holds is searched decoded
                 if binary and _is_chance(data, offset, term, total * max(1, len(terms))):
                     chance += 1
                 elif binary or _stands_alone(data, offset, term):
@@ -149,7 +154,12 @@ def _columns(path: Path) -> Iterator[tuple[str, bool, bytes]]:
                 if pa.types.is_boolean(column.type):
                     continue
                 flat = column.flatten() if pa.types.is_list(column.type) else column
-                told = "\n".join(str(value) for value in flat.to_pylist() if value is not None)
+                usual = KEPT.get(name, ())
+                told = "\n".join(
+                    str(value)
+                    for value in flat.to_pylist()
+                    if value is not None and value not in usual
+                )
                 yield f"column {name}", False, _folded(told)
 
 

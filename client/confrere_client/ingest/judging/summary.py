@@ -66,8 +66,9 @@ class Tally:
         self.warnings: Counter[str] = Counter()
         self.flags: Counter[str] = Counter()
         self.made: Counter[str] = Counter()
+        self.box_faults: Counter[str] = Counter()
         self.light: dict[str, Any] = defaultdict(lambda: np.zeros(BINS, np.int64))
-        self.unknown = self.masked = self.nbytes = 0
+        self.unknown = self.masked = self.boxed = self.nbytes = 0
 
     def watching(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Yield *rows* as they are, and count them."""
@@ -87,6 +88,7 @@ class Tally:
         self.light[row["tag_modality"] or OTHER] += np.asarray(row["histogram"])
         self.unknown += not row["patient_known"]
         self.masked += row.get("mask") is not None
+        self.boxed += bool(row.get("boxes"))
         self.nbytes += row["nbytes"]
 
 
@@ -99,6 +101,8 @@ def summary_of(tally: Tally, judgement: Judgement, skips: Mapping[str, int]) -> 
         **whole,
         "exams_of_unknown_patients": tally.unknown,
         "exams_with_masks": tally.masked,
+        "exams_with_boxes": tally.boxed,
+        "box_faults": dict(tally.box_faults.most_common()),
         "pixel_bytes": tally.nbytes,
         "tables": tables,
         "brightness": {name: counts.tolist() for name, counts in sorted(tally.light.items())},

@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS names(name BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS told(
   place BLOB PRIMARY KEY, patient BLOB, site TEXT, split TEXT, label TEXT, mask BLOB, boxes TEXT)
   WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS persons(place BLOB PRIMARY KEY, sex TEXT, age TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS told_mask ON told(mask);
 CREATE TABLE IF NOT EXISTS masks(place BLOB PRIMARY KEY, mask BLOB, how TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS masks_mask ON masks(mask);
@@ -52,7 +53,8 @@ CREATE INDEX temp.pending_grp ON pending(grp);
 """
 """masks: which image has which label map, and who says so; one that is its own has no image, and
 ``how`` says why. looked.labels: labels, colour or '', for what is called a label map.
-pending.first: number of the first file.
+persons: what may be kept of a table's sex and age, never what it says. pending.first: number of the
+first file.
 
 files.state: new, read, skipped, packed (an archive yet to be unpacked), archive."""
 

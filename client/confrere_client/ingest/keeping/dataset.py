@@ -60,8 +60,11 @@ SCHEMA = pa.schema([
     *((name, _REAL) for name in ("unit_p1", "unit_p50", "unit_p99")),
 ])  # fmt: skip
 """One row an exam. ``patient`` is a key, of the exam's own file where the patient is not known;
-``boxes`` are in pixels of ``source_shape``; ``mask`` is where a label map of the last two or three
-of ``shape`` lies; ``preprocessing`` is JSON."""
+``boxes`` are as ``data.boxes`` writes them, in pixels of the stored picture; ``mask`` is where a
+label map of the last two or three of ``shape`` lies; ``preprocessing`` is JSON."""
+
+PERSON = pa.schema([("sex", _TEXT), ("age", _TEXT)])
+"""Columns of a data set whose table told of them: a word and a band, of ``demography.KEPT``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +119,21 @@ def open_dataset(folder: Path, written: str) -> Dataset:
     return Dataset(folder=folder, manifest=manifest)
 
 
-def write_catalog(folder: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[str, int]:
-    """Put the table of exams in place, whole or not at all; return its digest and length."""
+def write_catalog(
+    folder: Path, rows: Iterable[Mapping[str, Any]], *, persons: bool = False
+) -> tuple[str, int]:
+    """Put the table of exams in place, whole or not at all; return its digest and length.
+
+    *persons*: with the columns ``PERSON``.
+    """
+    schema = pa.unify_schemas([SCHEMA, PERSON]) if persons else SCHEMA
     with disk():
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{CATALOG}-")
         part = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                count = _write(file, rows)
+                count = _write(file, rows, schema)
                 file.flush()
                 os.fsync(file.fileno())
             digest = sha256_of(part)
@@ -137,11 +146,11 @@ def write_catalog(folder: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[str,
     return digest, count
 
 
-def _write(file: Any, rows: Iterable[Mapping[str, Any]]) -> int:
+def _write(file: Any, rows: Iterable[Mapping[str, Any]], schema: Any) -> int:
     left, count = iter(rows), 0
-    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while some := list(islice(left, ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(some, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
             count += len(some)
     return count
 

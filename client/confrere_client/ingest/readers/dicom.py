@@ -21,7 +21,7 @@ from confrere_client.ingest.dicom.native import native
 from confrere_client.ingest.dicom.pictures import load_pictures
 from confrere_client.ingest.dicom.pixels import stored
 from confrere_client.ingest.dicom.series import load_series
-from confrere_client.ingest.dicom.values import text, whole
+from confrere_client.ingest.dicom.values import holds, text, whole
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
 
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -123,7 +123,7 @@ def _is_capture(ds: Any) -> bool:
 
 def _is_placed(ds: Any) -> bool:
     """Say whether frames have places of their own, as in enhanced objects."""
-    return "PerFrameFunctionalGroupsSequence" in ds
+    return holds(ds, "PerFrameFunctionalGroupsSequence")
 
 
 def _series(ds: Any, kind: str) -> str:

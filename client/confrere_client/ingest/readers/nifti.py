@@ -4,6 +4,7 @@ Shapes: C channels, Z Y X voxels, T time points.
 """
 
 import gzip
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,12 @@ from confrere_client.ingest.shaping.orient import (
 GZIP = b"\x1f\x8b"
 DEFLATE = 1_100
 """No more than so many bytes come out of one deflated byte."""
+
+AT_ONCE = 256 << 20
+"""Packed voxels of no more bytes are inflated in memory, all at once."""
+
+TAIL = 64 << 10
+"""What may follow the voxels: MGH keeps its history there."""
 
 PAIRS = {".hdr": ".img", ".img": ".hdr"}
 MARKS: Mapping[str, tuple[int, tuple[bytes, ...]]] = {
@@ -67,6 +74,7 @@ class Nifti(Reader):
                     group=f"nifti-{file}",
                     names=_texts(image.header),
                     nbytes=4 * int(np.prod(shape)),
+                    extra={"end": int(image.dataobj.offset) + stored},
                 )
             ]
 
@@ -75,7 +83,7 @@ class Nifti(Reader):
         refuse_huge(parts[0].nbytes, options)
         with ExitStack() as stack:
             with guarded("corrupt"):
-                image = _opened(parts[0].file, stack)
+                image = _opened(parts[0].file, stack, parts[0].extra.get("end", 0))
                 shape = _shape(image)
                 times = shape[3] if len(shape) == 4 else 1
                 refuse_many(times, options)
@@ -125,13 +133,17 @@ def _partner(file: Path) -> Path | None:
     return None
 
 
-def _opened(file: Path, stack: ExitStack) -> Any:
-    """Return the lazy image of *file*; its streams close with *stack*."""
+def _opened(file: Path, stack: ExitStack, end: int = 0) -> Any:
+    """Return the lazy image of *file*; its streams close with *stack*.
+
+    *end*: where the voxels end, for one of which they will be asked; 0 if the header is enough.
+    """
     import nibabel
     from nibabel.fileholders import FileHolder
 
     library: Any = nibabel  # it is typed in part
-    stream = _stream(file, stack)
+    body = _partner(file) if file.suffix.lower() in PAIRS else None
+    stream = (body is None and _at_once(file, end)) or _stream(file, stack)
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
     kind = kind_of(head, file)
@@ -140,12 +152,11 @@ def _opened(file: Path, stack: ExitStack) -> Any:
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
         single = library.Nifti1Image if kind == "nifti1" else library.Nifti2Image
         return single.from_file_map({"image": FileHolder(fileobj=stream)})
-    body = _partner(file) if file.suffix.lower() in PAIRS else None
     if body is None:
         raise Skipped("no pixel data", "the file of voxels beside the header is missing")
     holders = {
         "header": FileHolder(fileobj=stream),
-        "image": FileHolder(fileobj=_stream(body, stack)),
+        "image": FileHolder(fileobj=_at_once(body, end) or _stream(body, stack)),
     }
     pairs = {"nifti1": library.Nifti1Pair, "nifti2": library.Nifti2Pair}
     return pairs.get(kind, library.AnalyzeImage).from_file_map(holders)
@@ -156,6 +167,27 @@ def _stream(file: Path, stack: ExitStack) -> Any:
     packed = raw.read(2) == GZIP
     raw.seek(0)
     return stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
+
+
+def _at_once(file: Path, end: int) -> io.BytesIO | None:
+    """Return what is packed in *file*, inflated in half of gzip's time; None where it has to do it.
+
+    libdeflate reads one member alone, whole: what is torn, or has several, is left to gzip. The
+    last four bytes say how much comes out, and bound it.
+    """
+    if not 0 < end <= AT_ONCE or file.stat().st_size > end + TAIL:
+        return None
+    packed = file.read_bytes()
+    size = int.from_bytes(packed[-4:], "little")
+    if not packed.startswith(GZIP) or not end <= size <= end + TAIL:
+        return None
+    import imagecodecs
+
+    try:
+        plain = imagecodecs.gzip_decode(packed, out=size)
+    except imagecodecs.DeflateError:
+        return None
+    return io.BytesIO(plain) if len(plain) == size else None
 
 
 def _refuse_short(file: Path, stored: int) -> None:

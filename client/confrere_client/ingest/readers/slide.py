@@ -17,12 +17,9 @@ from confrere_client.ingest.dicom.values import text, whole
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
 from confrere_client.ingest.slide.opened import MAX_TILE_PIXELS, may_be_slide, open_slide
 from confrere_client.ingest.slide.opened import Slide as Opened
+from confrere_client.ingest.slide.resolution import TILE_PX, resolution
 from confrere_client.ingest.slide.tissue import evenly, tissue_cells, tissue_mask
 
-MICRONS_PER_PX = 0.5
-"""About 20 x, unless the option ``microns_per_px`` says otherwise."""
-
-TILE_PX = 256
 MAX_TILES = 256
 """Tiles of one slide, spread over its tissue; the option ``max_tiles`` overrides it."""
 
@@ -89,8 +86,8 @@ class Grid:
 
 def _grid(slide: Opened, options: Mapping[str, Any]) -> Grid:
     """Return the tiles of tissue, at most as many as are wanted; Skipped when there are none."""
-    px = int(options.get("tile_px", TILE_PX))
-    wanted = float(options.get("microns_per_px", MICRONS_PER_PX))
+    told = resolution(options)
+    wanted, px = told["microns_per_px"], told["tile_px"]
     # a slide is not enlarged: what was scanned coarser is taken as it is
     microns = None if slide.microns is None else max(wanted, slide.microns)
     factor = 1.0 if slide.microns is None or microns is None else microns / slide.microns

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.ingest.shaping.strided import every
+
 COARSE = {2: 128, 3: 48}
 """Axes -> a mask is found on a copy of about so many voxels a side: anatomy is larger than that."""
 
@@ -47,7 +49,7 @@ def coarse(image_CS: NDArray[Any]) -> tuple[NDArray[np.float32], tuple[int, ...]
     wanted = COARSE[image_CS.ndim - 1]
     steps = tuple(-(-side // wanted) for side in image_CS.shape[1:])
     thin = image_CS[0][tuple(slice(None, None, step) for step in steps)]
-    return np.asarray(thin, np.float32), steps
+    return np.ascontiguousarray(thin, np.float32), steps
 
 
 def largest(mask_S: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -82,16 +84,15 @@ def mask_of(thin_S: NDArray[np.float32], modality: str) -> NDArray[np.bool_]:
 
 def sampled(values: NDArray[Any], count: int = SAMPLE) -> NDArray[Any]:
     """Return some *count* of the values, evenly spread: percentiles need no more of them."""
-    flat = values.ravel()
-    return flat[:: max(1, flat.size // count) | 1]  # odd: it falls on every column in turn
+    return every(values, max(1, values.size // count) | 1)  # odd: every column in turn
 
 
 def percentiles(values: NDArray[Any], shares: tuple[float, ...]) -> tuple[float, ...]:
-    """Return what NumPy does, linear between two values, from one sorting."""
-    ordered = np.sort(values, axis=None)
-    places = np.asarray(shares) / 100 * (ordered.size - 1)
+    """Return what NumPy does, linear between two values, with no more sorted than need be."""
+    places = np.asarray(shares) / 100 * (values.size - 1)
     low = places.astype(np.int64)
-    high = np.minimum(low + 1, ordered.size - 1)
+    high = np.minimum(low + 1, values.size - 1)
+    ordered = np.partition(values, np.unique([low, high]), axis=None)
     ends = ordered[low] + (places - low) * (ordered[high].astype(np.float64) - ordered[low])
     return tuple(float(end) for end in ends)
 

@@ -11,19 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.ingest.shaping.foreground import coarse, largest, mask_of, percentiles, sampled
-
-WINDOWS: Mapping[str, tuple[float, float]] = {
-    "wide": (0.0, 2000.0),
-    "soft": (40.0, 400.0),
-    "lung": (-600.0, 1500.0),
-    "bone": (400.0, 1800.0),
-    "brain": (40.0, 80.0),
-    "liver": (60.0, 160.0),
-}
-"""Name -> centre and width in Hounsfield units, as radiologists set them."""
-
-PERCENTILES: Mapping[str, tuple[float, float]] = {"mr": (0.5, 99.5), "pt": (0.0, 99.9)}
-DEFAULT_PERCENTILES = (0.5, 99.5)
+from confrere_common.preparation import DEFAULT_PERCENTILES, PERCENTILES, WINDOWS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,3 +88,16 @@ def flattened(
         return voxels_CZYX, spacing_mm
     kept = tuple(step for axis, step in enumerate(spacing_mm, 1) if axis != thin)
     return voxels_CZYX.squeeze(thin), kept
+
+
+def laid(picture_YX: NDArray[Any], corners: tuple[int, ...]) -> NDArray[Any]:
+    """Return a view of a picture as ``reader.Turned.corners`` says that another was turned.
+
+    >>> laid(np.array([[1, 2, 3], [4, 5, 6]]), (1, 0, 3, 2)).tolist()
+    [[3, 2, 1], [6, 5, 4]]
+    """
+    swapped = abs(corners[1] - corners[0]) == 2
+    made = picture_YX.T if swapped else picture_YX
+    # the file's corner that must come first is found above or below, left or right
+    above, left = corners[0] in ((0, 1), (0, 2))[swapped], corners[0] in ((0, 2), (0, 1))[swapped]
+    return made[:: 1 if above else -1, :: 1 if left else -1]

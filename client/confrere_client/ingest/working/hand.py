@@ -26,6 +26,7 @@ from confrere_client.ingest.working.facts import facts_of
 from confrere_client.ingest.working.lettering import may_hold_text, without_text
 from confrere_client.ingest.working.masks import (
     LABELS,
+    UNTOLD,
     Mask,
     fit_mask,
     fitted,
@@ -41,9 +42,6 @@ PARENT_DIED = 1
 
 ROOM_BYTES = 6 << 30
 """Address space beside what pixels need: libraries map far more than they use."""
-
-UNTOLD = ("nifti", "volume")
-"""Readers of files that do not say themselves whether they hold an image or labels."""
 
 COPIES = 6
 """How many times the pixels of one exam may stand in memory (decoded, scaled, resampled)."""

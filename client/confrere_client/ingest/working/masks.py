@@ -14,7 +14,15 @@ from PIL import Image
 
 from confrere_client.data.decode import FORMATS
 from confrere_client.ingest.reader import Exam, Part, Reader
-from confrere_client.ingest.shaping.orient import flattened, turned
+from confrere_client.ingest.shaping.orient import flattened, laid, turned
+from confrere_client.ingest.shaping.strided import every
+
+LABEL_RULES = 2
+"""Raise it when it is decided otherwise what is a label map, or which image it fits: exams that
+this may concern are then read again. 1: before rules were counted."""
+
+UNTOLD = ("nifti", "volume")
+"""Readers of files that do not say themselves whether they hold an image or labels."""
 
 MISFIT = "mask does not fit its image"
 ELSEWHERE = "mask has another spacing or place than its image"
@@ -106,11 +114,17 @@ def misfit(mask: Mask, exam: Exam) -> str:
 def _laid(mask: Mask, exam: Exam) -> Mask:
     """Return *mask* turned as its header says, or as *exam* was where one of both says nothing.
 
+    A picture of labels is drawn on the image as its file has it, so it turns with a radiograph.
+
     Each format assumes something else then (NIfTI that x runs to the left, ITK that y runs to the
     back too): believed, it would mirror a mask that is stored just as its image is.
     """
-    if mask.codes is None or mask.values_S is None:
+    if mask.values_S is None:
         return mask
+    if mask.codes is None:
+        turned_too = exam.turned and mask.values_S.shape == tuple(exam.turned.size)
+        way = exam.turned.corners if exam.turned and turned_too else (0, 1, 2, 3)
+        return replace(mask, values_S=laid(mask.values_S, way))
     codes, its = mask.codes, exam.stored
     if its and not (mask.oriented and its.oriented):
         codes = its.codes
@@ -152,7 +166,7 @@ def is_label_map(values_S: NDArray[Any]) -> bool:
 
     A heuristic: an image of few grey levels in flat areas (a drawing, a thresholded scan) passes.
     """
-    some = values_S.reshape(-1)[:: max(1, values_S.size // SAMPLE) | 1]
+    some = every(values_S, max(1, values_S.size // SAMPLE) | 1)
     if len(np.unique(some)) > MOST_CLASSES or (labels := _labels(values_S)) is None:
         return False
     classes = np.count_nonzero(np.bincount(labels.reshape(-1)))

@@ -8,7 +8,7 @@ from confrere_client.ingest.keeping.book import Book, blob, text_of
 from confrere_client.ingest.keeping.groups import TABLE, mask_parts
 from confrere_client.ingest.working.desk import Desk
 from confrere_client.ingest.working.look import BYTES_A_SECOND
-from confrere_client.ingest.working.masks import LABELS
+from confrere_client.ingest.working.masks import LABEL_RULES, LABELS, UNTOLD
 from confrere_client.ingest.working.pool import Task
 
 READERS = ("nifti", "volume", "picture")
@@ -30,6 +30,23 @@ WHERE f.state = 'read' AND f.reader IN (?, ?, ?) AND f.id > ?
 AND NOT EXISTS (SELECT 1 FROM told t WHERE t.place = f.place)
 AND NOT EXISTS (SELECT 1 FROM masks m WHERE m.mask = f.place) ORDER BY f.id LIMIT 1000
 """
+
+
+_CONCERNED = """
+SELECT p.grp FROM parts p JOIN files f ON f.id = p.file WHERE f.reader IN (?, ?)
+OR EXISTS (SELECT 1 FROM masks m WHERE m.place = f.place)
+"""
+
+
+def forget_old_rules(book: Book) -> None:
+    """Have read again what the rules of a former version may have taken otherwise.
+
+    That is what has a label map, and what its content alone tells from one.
+    """
+    if book.fact("label rules", "1") != str(LABEL_RULES):
+        book.run("DELETE FROM looked")
+        book.run(f"DELETE FROM groups WHERE grp IN ({_CONCERNED})", UNTOLD)  # noqa: S608  (our own)
+    book.set_fact("label rules", str(LABEL_RULES))
 
 
 def pair(desk: Desk, by_name: bool) -> None:
