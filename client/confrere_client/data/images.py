@@ -202,7 +202,8 @@ def open_images(  # noqa: PLR0913  (what a run says of its images)
     """Return the images of the source that a run names; *folder* is that of the run's file.
 
     They are decoded unless the cache holds them; see `images_of` for *crop_px*. *channels* None: 3
-    if any image is colour, else 1. 16 bits if any image has them. DataError when none can be read or the cache cannot be written.
+    if any image is colour, else 1. 16 bits if any image has them. DataError when none can be read
+    or the cache cannot be written.
     """
     return images_of(
         open_source(source, folder),
