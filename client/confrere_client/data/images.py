@@ -19,7 +19,7 @@ from confrere_client.data.cache import Progress, build, stored
 from confrere_client.data.catalog import Catalog, catalog_of, check_patients
 from confrere_client.data.decode import Pixels, fit
 from confrere_client.data.masks import Masks
-from confrere_client.data.volumes import Volumes, anywhere, around, found, part
+from confrere_client.data.volumes import Volumes, anywhere, around, opened, part
 from confrere_client.source import Record, Source, open_source
 from confrere_common.config import crop_sides
 from confrere_common.errors import DataError
@@ -99,9 +99,10 @@ class Images:
     def batch(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return a copy of *rows* as (B, C, [Z,] Y, X), uint8 or uint16, in that order."""
         if isinstance(self.pixels, Volumes):
-            corners = self._corners(self.pixels, rows)
-            crops = [self.pixels.part(row, at, self.pixels.crop) for row, at in corners]
-            return torch.from_numpy(np.stack(crops))
+            crops = np.empty((len(rows), *self.pixels.shape[1:]), self.pixels.dtype)
+            for place, (row, at) in enumerate(self._corners(self.pixels, rows)):
+                crops[place] = self.pixels.part(row, at, self.pixels.crop)
+            return torch.from_numpy(crops)
         plain = np.asarray(self.pixels)  # indexing a memmap itself costs twice as much a call
         return torch.from_numpy(plain[rows])
 
@@ -200,8 +201,9 @@ def open_images(  # noqa: PLR0913  (what a run says of its images)
 ) -> Images:
     """Return the images of the source that a run names; *folder* is that of the run's file.
 
-    They are decoded unless the cache holds them. *channels* None: 3 if any image is colour, else 1.
-    16 bits if any image has them. DataError when none can be read or the cache cannot be written.
+    They are decoded unless the cache holds them; see `images_of` for *crop_px*. *channels* None: 3
+    if any image is colour, else 1. 16 bits if any image has them. DataError when none can be read
+    or the cache cannot be written.
     """
     return images_of(
         open_source(source, folder),
@@ -270,7 +272,7 @@ def _uncut(
     check_patients(records)
     digest = content_digest(source, WHOLE, channels)  # of the cache, which serves crops of any size
     home = cache_dir / digest[:32]
-    its = found(records, channels, digest=digest, home=home, progress=progress)
+    its = opened(records, channels, digest=digest, home=home, progress=progress)
     crop = crop_sides(crop_px, len(its.sizes[0]))
     kept = [records[row] for row in its.rows]
     drawn = any(record.mask is not None for record in kept)

@@ -131,7 +131,7 @@ class Found:
     """Record and reason."""
 
 
-def found(
+def opened(
     records: Sequence[Record],
     channels: int | None,
     *,

@@ -58,6 +58,7 @@ def test_a_batch_is_the_middle_of_each_image(kind: type[Shelf], tmp_path: Path) 
     assert (images.sides, images.size, images.dims, len(images)) == ((8, 8, 8), 8, 3, 3)
     due = [framed(source.images[2], (-1, 4, 0)), framed(source.images[0], (2, 3, 1))]
     assert np.array_equal(images.batch(np.array([2, 0])).numpy(), np.stack(due))
+    assert images.batch(np.empty(0, np.int64)).shape == (0, 1, 8, 8, 8)
 
 
 @SOURCES
