@@ -1,11 +1,21 @@
-"""Where the network runs, and in which arithmetic."""
+"""Where the network runs, in which arithmetic, and on how much at once.
 
+Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), F features.
+"""
+
+import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from confrere_common.config import Train
+from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
+
+VOXELS = 1 << 23
+"""So many are seen at once without gradients: nine volumes of 96, all pictures of a batch."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -37,3 +47,14 @@ def arithmetic(train: Train, device: torch.device) -> AbstractContextManager[obj
     if wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+def at_once(size: Sequence[int]) -> int:
+    """Return how many images of *size* ([Z] Y X) an encoder is given at once."""
+    return max(1, VOXELS // math.prod(size))
+
+
+def in_parts(encoder: Encoder, images_BCZYX: Tensor) -> Tensor:
+    """Return features of normalised images, (B, F) in float32, however large the images are."""
+    parts = images_BCZYX.split(at_once(encoder.size))
+    return torch.cat([encoder(part).float() for part in parts])

@@ -3,7 +3,6 @@
 Shapes: N images, F features, C channels, [Z] Y X voxels.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from logging import getLogger
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from confrere_client.data.decode import decode_image, fit, recolour
 from confrere_client.data.volumes import middle, part
-from confrere_client.device import choose_device
+from confrere_client.device import at_once, choose_device
 from confrere_client.facts import Pixels
 from confrere_client.source import Record, UnreadableImage, open_source
 from confrere_common.augment.pipeline import CROPPED, normalise
@@ -31,9 +30,6 @@ from confrere_common.storage import atomic_write
 log = getLogger(__name__)
 T = TypeVar("T")
 BATCH = 128
-VOXELS = 1 << 23
-"""Of volumes, so many voxels are held at once."""
-
 Picture: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -43,8 +39,9 @@ def features(encoder: Encoder, images: Pixels, device: torch.device) -> NDArray[
     """Return features of all *images*, shape (N, F); the encoder is left in evaluation mode."""
     encoder = encoder.to(device).eval()
     found = np.empty((len(images), encoder.width), dtype=np.float32)
-    for start in range(0, len(images), BATCH):
-        rows = np.arange(start, min(start + BATCH, len(images)))
+    batch = min(BATCH, at_once(encoder.size))
+    for start in range(0, len(images), batch):
+        rows = np.arange(start, min(start + batch, len(images)))
         stored = images.batch(rows).to(device)
         found[rows] = encoder(normalise(stored)).float().cpu().numpy()
     return found
@@ -112,7 +109,7 @@ class Embedder:
     @property
     def _batch(self) -> int:
         """Return how many images are held at once."""
-        return min(BATCH, max(1, VOXELS // math.prod(self.card.size)))
+        return min(BATCH, at_once(self.card.size))
 
     def _decoded(self, record: Record) -> Picture | None:
         try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client import schedule
-from confrere_client.device import arithmetic, choose_device, prepare
+from confrere_client.device import arithmetic, choose_device, in_parts, prepare
 from confrere_client.facts import Cuttable, Facts, Pixels, Weighed
 from confrere_client.measure import health
 from confrere_client.optimizer import clip, make_optimizer, moments, restore, set_rate
@@ -315,11 +315,9 @@ class Trainer:
         """Return features of unvaried images, and of the first and second views of as many."""
         encoder = self.model.encoder
         if len(still_BCZYX) <= PAIRS:  # of so few, the calls cost more than the images do
-            together_BF: Tensor = encoder(torch.cat([still_BCZYX, pairs_BCZYX]))
-            return together_BF.float().chunk(3)
-        still_BF: Tensor = encoder(still_BCZYX)
-        pairs_BF: Tensor = encoder(pairs_BCZYX)
-        return (still_BF.float(), *pairs_BF.float().chunk(2))
+            return in_parts(encoder, torch.cat([still_BCZYX, pairs_BCZYX])).chunk(3)
+        still_BF = in_parts(encoder, still_BCZYX)
+        return (still_BF, *in_parts(encoder, pairs_BCZYX).chunk(2))
 
     def _mode(self, *, training: bool) -> None:
         for module in self.modules:
