@@ -56,5 +56,5 @@ def at_once(size: Sequence[int]) -> int:
 
 def in_parts(encoder: Encoder, images_BCZYX: Tensor) -> Tensor:
     """Return features of normalised images, (B, F) in float32, however large the images are."""
-    parts = images_BCZYX.split(at_once(encoder.size))
+    parts = torch.split(images_BCZYX, at_once(encoder.size))
     return torch.cat([encoder(part).float() for part in parts])
