@@ -17,15 +17,16 @@ from confrere_client.hospital.policy import (
     usable_images,
 )
 from confrere_client.hospital.protection import aggregates_securely, epsilon_of
-from confrere_client.hospital.registry import Registered, printable
+from confrere_client.hospital.registry import Registered, open_registered, printable
 from confrere_common.config import Run
 from confrere_common.encoder import ENCODERS
-from confrere_common.errors import ConfrereError, ExchangeError, PrivacyError
+from confrere_common.errors import ConfrereError, DataError, ExchangeError, PrivacyError
 from confrere_common.family import Named
 from confrere_common.loading import digest
 from confrere_common.method import METHODS
 from confrere_common.mixing import MIXINGS, mixings_of
 from confrere_common.model import objective_of, outline, task_of
+from confrere_common.preparation import must_be_prepared
 from confrere_common.privacy.terms import terms
 from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.weights import count
@@ -89,7 +90,8 @@ def _proposed(
         yield from (*describing(run.describe, policy), lent, *told)
         yield "other sites", f"{plan.proposal.sites - 1} enrolled, as the coordinator says"
         return
-    yield from (*_training(run, policy), lent, *_leaving(plan, run, policy))
+    yield from (*_training(run, policy), lent, *_prepared(run, entry))
+    yield from _leaving(plan, run, policy)
     yield from (*_protection(run, entry), *_company(plan, run))
 
 
@@ -106,14 +108,21 @@ def _training(run: Run, policy: Policy) -> Iterator[Row]:
         else f" With what is trained on it: {shared / 1e6:.2f} M shared parameters."
     )
     yield "encoder", f"{run.encoder.name}: {ENCODERS.caption(run.encoder.name)}{said}"
-    if run.data.preparation is not None:
-        asked = ", ".join(f"{k} {v}" for k, v in run.data.preparation.stated().items())
-        yield (
-            "prepared",
-            f"only a data set with {printable(asked, 300)} takes part; yours is checked",
-        )
     yield "rounds", _rounds(run, policy)
     yield "machine", _machine(run, policy)
+
+
+def _prepared(run: Run, entry: Registered | None) -> Iterator[Row]:
+    """Yield whether the data set was prepared as the run demands, where it demands anything."""
+    if run.data.preparation is None or entry is None:
+        return
+    try:
+        must_be_prepared(open_registered(entry).preparation, run.data.preparation)
+    except DataError as fault:
+        said = printable(str(fault), 600)
+        yield "prepared", f"not as the run demands: you would take no part. {said}"
+    else:
+        yield "prepared", "as the run demands; its release tells what the run said, not your data"
 
 
 def _rounds(run: Run, policy: Policy) -> str:

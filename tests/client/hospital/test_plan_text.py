@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from confrere_client.hospital.plan_text import shared_count
 from confrere_client.hospital.plans import summary
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.registry import Registered
+from confrere_client.ingest.prepare import Order, prepare
 from confrere_common.config import Run
 from confrere_common.family import Named
 from confrere_common.loading import dump
@@ -174,3 +176,21 @@ def test_parameters_are_counted_without_building_the_model(method: str) -> None:
 )
 def test_a_model_that_cannot_be_built_is_not_counted(changes: dict[str, Any]) -> None:
     assert shared_count(asking(**changes)) is None
+
+
+@pytest.mark.parametrize(("image_px", "told"), [(256, "as the run"), (512, "not as the run")])
+def test_a_doctor_reads_whether_her_data_set_was_prepared_as_the_run_demands(
+    tmp_path: Path, paint: Any, image_px: int, told: str
+) -> None:
+    for number in range(3):
+        paint(tmp_path / f"in/{number}.png", seed=number)
+    prepare(Order(sources=(tmp_path / "in",), dataset=tmp_path / "set"))
+    source = Named(name="prepared", knobs={"path": str(tmp_path / "set")})
+    lent = {"derm": replace(DATA["derm"], source=source)}
+    data = {"source": {"name": "site", "dataset": "derm"}, "preparation": {"image_px": image_px}}
+
+    rows = dict(summary(plan_of(asking(data=data)), Policy(), lent, now=NOON))
+
+    assert rows["prepared"].startswith(told)
+    assert ("image_px is 256, not 512" in rows["prepared"]) == (image_px == 512)
+    assert "prepared" not in rows_of(plan_of(asking()))
