@@ -52,7 +52,7 @@ def fedu2(updates: Iterable[Update], config: Config) -> Weights:
         for _, block_KW in spill.blocks():
             values_KW = block_KW.double()
             gram_KK += (values_KW @ values_KW.T).numpy()
-        factors_K = torch.from_numpy(_factors(gram_KK, config.length)).float()
+        factors_K = torch.from_numpy(_factors(gram_KK, config.length))
         joined_P = torch.empty(spill.columns)
         for start, block_KW in spill.blocks():
             joined_P[start : start + block_KW.shape[1]] = _mixed(factors_K, block_KW)
@@ -60,7 +60,8 @@ def fedu2(updates: Iterable[Update], config: Config) -> Weights:
 
 
 def _mixed(factors_K: Tensor, block_KW: Tensor) -> Tensor:
-    return torch.einsum("k,kw->w", factors_K, block_KW)
+    # In double precision: what makes a change of 1e-38 as long as others is no float32.
+    return torch.einsum("k,kw->w", factors_K, block_KW.double()).float()
 
 
 def _factors(gram_KK: NDArray[np.float64], length: float | None) -> NDArray[np.float64]:

@@ -67,3 +67,9 @@ def test_a_site_that_did_not_move_has_no_say() -> None:
     step_P = joined(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
 
     torch.testing.assert_close(step_P, torch.tensor([1.0, 2.0]))
+
+
+def test_a_change_of_hardly_anything_has_its_direction_and_breaks_nothing() -> None:
+    rows_KP = torch.tensor([[100.0, 0.0], [0.0, 1.2e-38]])
+
+    assert torch.allclose(joined(rows_KP, length=1.0), torch.tensor([0.5, 0.5]))
