@@ -16,7 +16,7 @@ from confrere_common.errors import ConfigError
 from confrere_common.family import Family, Named, sentence
 from confrere_common.method import METHODS
 from confrere_common.mixing import MIXINGS
-from confrere_common.section import default_of
+from confrere_common.section import default_of, section_fields
 from confrere_common.task import TASKS
 
 Families = Mapping[str, Family[Any]]
@@ -35,7 +35,7 @@ COMMON_FAMILIES: Families = {
 
 LATER = ("leave_out", "preparation", "crop_px")
 """Keys of data that are absent from a dumped run which does not use them: they came after digests
-of runs had been written down."""
+of runs had been written down. A section of knobs names its own in ``LATER``."""
 
 
 def read_run(
@@ -143,7 +143,19 @@ def as_dict(run: Run, families: Families = COMMON_FAMILIES) -> dict[str, Any]:
 def _effective(family: Family[Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     knobs = {key: item for key, item in chosen.items() if key != "name"}
     named = Named(name=chosen["name"], knobs=knobs)
-    return {"name": named.name, **_plain(family.configure(named))}
+    config = family.configure(named)
+    return {"name": named.name, **_without_later(config, _plain(config))}
+
+
+def _without_later(config: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return knobs without those in the section's ``LATER`` that stand at their defaults."""
+    later = {field.name: field for field in section_fields(type(config))}
+    usual = {name: default_of(later[name]) for name in getattr(config, "LATER", ())}
+    return {
+        key: value
+        for key, value in plain.items()
+        if key not in usual or getattr(config, key) != usual[key]
+    }
 
 
 def dump(run: Run, families: Families = COMMON_FAMILIES) -> str:

@@ -418,3 +418,28 @@ def test_a_run_without_crops_is_dumped_as_before_there_were_any() -> None:
     assert parse_run(json.loads(dump(cut, ALL_FAMILIES)), ALL_FAMILIES).data.crop_px == (96,)
     assert cut.data.sides(3) == (96, 96, 96)
     assert whole.data.sides(2) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "place", "knob"),
+    [
+        ("simmim", "resnet", "method", {"decoder": "unet"}),
+        ("resection", "resnet", "method", {"allowed": "mask"}),
+        ("simclr", "swin", "encoder", {"tensor_train": {"rank": 2}}),
+    ],
+)
+def test_knobs_that_came_later_stand_in_a_dump_only_where_they_are_used(
+    method: str, encoder: str, place: str, knob: dict[str, Any]
+) -> None:
+    plain: dict[str, Any] = {
+        "name": "later", "data": {"source": "phantom"},
+        "method": {"name": method}, "encoder": {"name": encoder},
+    }  # fmt: skip
+    (name,) = knob
+    without = json.loads(dump(parse_run(plain, ALL_FAMILIES)))
+    plain[place] |= knob
+    text = dump(parse_run(plain, ALL_FAMILIES))
+
+    assert name not in without[place]
+    assert name in json.loads(text)[place]
+    assert dump(parse_run(json.loads(text), ALL_FAMILIES)) == text

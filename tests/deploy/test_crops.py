@@ -65,6 +65,7 @@ def test_equal_runs_give_equal_bits_also_when_one_is_taken_up_again(
     # Where the table is narrow the words stand in two of its lines.
     words = " ".join(plan.replace("│", " ").split())
     assert "1 x 8 x 8 x 8 (crops of 9 x 10 x 11 to 18 x 14 x 16)" in words
+    assert "prepared" in json.loads((whole / "encoder.json").read_text())["preprocessing"]
     assert (whole / "encoder.safetensors").read_bytes() == (
         halves / "encoder.safetensors"
     ).read_bytes()

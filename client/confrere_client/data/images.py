@@ -284,6 +284,7 @@ def _uncut(
         masks=Masks(records=kept, home=home, shape=crop, own=its.sizes) if drawn else None,
         skipped=tuple((records[row].name, reason) for row, reason in its.skipped),
         digest=content_digest(source, crop_px, channels),
+        preparation=source.preparation,
         spacings_mm=[record.spacing_mm for record in kept],
     )
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client.data.images import Images
-from confrere_client.device import arithmetic
+from confrere_client.device import arithmetic, at_once
 from confrere_client.evaluation.paired import Weighed
 from confrere_common.augment.pipeline import normalise
 from confrere_common.config import Run, Train
+from confrere_common.model import input_of
 from confrere_common.task import FineTask
 
 Answers: TypeAlias = Mapping[str, NDArray[Any]]
@@ -93,8 +94,9 @@ def judge_of(run: Run) -> Judge:
 def asked_in_batches(exam: Exam, rows: Rows | None = None) -> Iterator[tuple[Rows, Tensor]]:
     """Yield rows and their normalised images on the device, in the run's precision."""
     every = exam.asked if rows is None else rows
-    for start in range(0, len(every), BATCH):
-        some = every[start : start + BATCH]
+    batch = min(BATCH, at_once(input_of(exam.run)[1]))
+    for start in range(0, len(every), batch):
+        some = every[start : start + batch]
         yield some, normalise(exam.images.batch(some).to(exam.device))
 
 

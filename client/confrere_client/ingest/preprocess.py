@@ -94,6 +94,7 @@ def fit_exam(
         **scale,
         "shape_after": list(levels.shape),
         "spacing_after_mm": _spacing(exam.spacing_mm, pixels.shape[1:], shape),
+        "spacing_told": exam.spacing_told,
     }
     if modality == "sm" and levels.dtype == np.uint8 and levels.shape[0] == 3:
         record["stain"] = stain_statistics(levels)

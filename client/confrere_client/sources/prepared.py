@@ -152,9 +152,10 @@ class Prepared(Source):
 def _spacing(row: dict[str, Any], across: int | None) -> tuple[float, ...]:
     """Return millimetres between stored voxels, of a slice's own axes where it lies *across* one.
 
-    Empty unless there is one for each axis.
+    Empty unless the file told it, one for each axis: of what it did not tell 1 mm was assumed.
     """
-    told = json.loads(row["preprocessing"] or "{}").get("spacing_after_mm") or ()
+    record = json.loads(row["preprocessing"] or "{}")
+    told = (record.get("spacing_after_mm") or ()) if record.get("spacing_told") else ()
     if len(told) != row["dims"] or not all(step > 0 for step in told):
         return ()
     return tuple(float(step) for axis, step in enumerate(told) if axis != across)

@@ -12,7 +12,7 @@ cells of a window, H heads of d features each.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -49,6 +49,8 @@ class Swin(Encoder):
     @section
     class Config:
         """Defaults are those of MONAI's SwinUNETR; the paper of 3-D pre-training has dim 48."""
+
+        LATER: ClassVar[tuple[str, ...]] = ("tensor_train",)
 
         dim: Annotated[int, Field(ge=4)] = 24
         """Features of the finest stage; each further one has twice as many, and as many heads."""

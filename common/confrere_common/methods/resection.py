@@ -4,7 +4,7 @@ Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D).
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -46,6 +46,8 @@ class Resection(Method):
     @section
     class Config:
         """Defaults are the paper's, lengths taken as parts of its volumes."""
+
+        LATER: ClassVar[tuple[str, ...]] = ("allowed",)
 
         volume: Annotated[tuple[_Part, _Part], AfterValidator(_ordered)] = VOLUMES
         """Least and most of an image's volume that a cavity takes; in 2-D the area is that of such

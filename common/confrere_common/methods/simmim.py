@@ -3,7 +3,7 @@
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), N blocks, M channels of a map.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,6 +38,8 @@ class Simmim(Method):
     @section
     class Config:
         """Defaults are the paper's."""
+
+        LATER: ClassVar[tuple[str, ...]] = ("decoder", "width")
 
         ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
         """Part of the blocks that is hidden. Paper: 0.6 for blocks of 32 at 192 to 224 px."""

@@ -342,10 +342,13 @@ def own_weights(job: Job, site: str, round: int) -> dict[str, Tensor]:
 
 
 def stacked(parts: Sequence[tuple[Answers, Rows]]) -> tuple[Answers, Rows]:
-    """Return answers for several sets of images as one, in the order of their rows."""
+    """Return answers for several sets of images as one, in the order of their rows.
+
+    What not all sets have an answer to is left out: distances in mm, where one tells no spacing.
+    """
     rows = np.concatenate([asked for _, asked in parts])
     order = np.argsort(rows, kind="stable")
-    names = parts[0][0]
+    names = [name for name in parts[0][0] if all(name in answers for answers, _ in parts)]
     return {name: np.concatenate([a[name] for a, _ in parts])[order] for name in names}, rows[order]
 
 
