@@ -332,7 +332,7 @@ def test_test_images_that_were_not_prepared_as_the_run_demands_are_not_scored(
 ) -> None:
     asked = errand(only_tests, demanding(preparation={"image_px": 999}))
 
-    assert told(only_tests, asked)["refused"] == "data-unreadable"
+    assert told(only_tests, asked)["refused"] == "other-preparation"
 
 
 @pytest.mark.parametrize("trains", [False, True])
