@@ -44,9 +44,12 @@ CODES: Mapping[str, str] = {
     "too-many-plans": "The hospital keeps as many undecided plans as it can.",
     "no-such-data": "The hospital has no such data set, or several where the run names none.",
     "data-unreadable": "The hospital's images could not be read.",
-    "no-labels": "The hospital has no image that is marked for the task, so it does not train.",
+    "other-preparation": "The hospital's images were not prepared as the run demands.",
+    "no-labels": "The hospital has no image to train on: none that is marked for the task, or all "
+    "are kept for scoring.",
     "other-classes": "The hospital's labels, or masks, have classes that the run does not name.",
-    "nothing-to-score": "The hospital has no marked patient held out, or no head of its own.",
+    "nothing-to-score": "The hospital has no marked patient held out, no head of its own, or "
+    "nothing of its own to compare with.",
     "not-enough-images": "The hospital has fewer images than its policy demands.",
     "too-few-patients": "The hospital knows too few patients by its images to tell counts of them.",
     "out-of-memory": "The hospital's machine has too little memory, even for one image a step.",

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from confrere_common.errors import DataError, unknown
 from confrere_common.section import section
@@ -73,6 +73,15 @@ class Preparation:
                 raise ValueError(unknown("window", name, WINDOWS))
         return names
 
+    @model_validator(mode="after")
+    def _demands_something(self) -> Self:
+        if not self.stated():
+            raise ValueError(
+                "it demands nothing: name an option of confrere client prepare, as image_px: 256, "
+                "or leave the section out"
+            )
+        return self
+
     def stated(self) -> Mapping[str, Any]:
         """Return what is demanded, as plain values."""
         every = ((field.name, getattr(self, field.name)) for field in fields(self))
@@ -84,17 +93,23 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
 
 
+class OtherPreparation(DataError):  # noqa: N818  (the code says it better)
+    """Images were prepared otherwise than a run demands, or by nobody."""
+
+    code = "other-preparation"
+
+
 def must_be_prepared(actual: Mapping[str, Any] | None, wanted: Preparation | None) -> None:
-    """Raise DataError unless images were prepared as a run demands; *actual* None: by nobody."""
+    """Raise OtherPreparation unless images were prepared as demanded; *actual* None: by nobody."""
     if wanted is None:
         return
     if actual is None:
-        raise DataError(
+        raise OtherPreparation(
             f"the run wants images that were prepared so: {_said(wanted.stated())}. These were not "
             "prepared: bring them by confrere client prepare with these options."
         )
     if faults := differences(actual, wanted.stated()):
-        raise DataError(
+        raise OtherPreparation(
             f"the run wants images that were prepared otherwise: {'; '.join(faults)}. Prepare "
             "another data set with these options (confrere client prepare --out ...)."
         )

@@ -21,8 +21,12 @@ OURS = {"image_px": 32, "ct_windows": ["lung", "soft"], "crop_foreground": True,
 def test_what_nobody_demands_may_be_anything() -> None:
     must_be_prepared(None, None)
     must_be_prepared(OURS, None)
-    must_be_prepared(OURS, Preparation())
     must_be_prepared(OURS, Preparation(ct_windows=("lung", "soft"), image_px=32))
+
+
+def test_a_section_that_demands_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"it demands nothing: name an option"):
+        tiny_run(data={"preparation": {}})
 
 
 def test_another_preparation_is_refused_with_each_difference() -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.plans import Plan, list_plans, read_plan, run_of, standing
 from confrere_client.hospital.policy import Policy, judge, read_policy, usable_images
-from confrere_client.hospital.registry import registered
+from confrere_client.hospital.registry import open_registered, registered
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.code import code_digest
 from confrere_common.codes import code_of
@@ -18,6 +18,7 @@ from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.exchange import Task
 from confrere_common.judged import is_due
 from confrere_common.log import reason
+from confrere_common.preparation import must_be_prepared
 from confrere_common.privacy.terms import terms
 from confrere_common.proposal import Standing
 from confrere_common.weights import nbytes
@@ -46,6 +47,8 @@ def judged(site: SiteFolder, plan: Plan, run: Run, *, paused: bool) -> Standing:
     entry = lent.get(verdict.data_set)
     images = usable_images(policy, entry) if entry is not None else 0
     said = standing(site.config.site, verdict, plan.decision, images=images, paused=paused)
+    if said.state == "approved" and entry is not None and run.data.preparation is not None:
+        must_be_prepared(open_registered(entry).preparation, run.data.preparation)
     if said.state == "approved" and run.privacy is not None and entry is not None:
         return replace(said, privacy=terms(run, entry.patients).told())
     return said

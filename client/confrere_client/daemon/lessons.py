@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.data.images import Images, content_digest, images_of
+from confrere_client.data.images import Images, content_digest
 from confrere_client.evaluation.enough import scorable
 from confrere_client.evaluation.federated import NothingToScore, told
 from confrere_client.finetune.held_out import Seen, as_noted, held_out
@@ -112,11 +112,10 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
     images = images_for(entry, run, folder / "cache", at_most=terms.at_most)
     if evaluation_of(run) is None:
         return Shelf(images=images, held=NOBODY, exam=images, asked=NOBODY)
-    tests = open_registered(entry, part="test")
     seen = Seen(
         fingerprint=whole or images.digest,
         records=open_registered(entry).records(),
-        tests=_listed(tests),
+        tests=_listed(open_registered(entry, part="test")),
     )
     held, sound = as_noted(
         run, images, seen, terms.note, lambda: _worth_holding(run, entry, images, seen, terms)
@@ -126,7 +125,7 @@ def shelf(folder: Path, text: str, terms: Terms) -> Shelf:
         return Shelf(images=images, held=held, exam=images, asked=NOBODY)
     exam, rows = images, held
     if seen.tests:
-        exam = _sized(tests, run, folder)
+        exam = images_for(entry, run, folder / "cache", part="test")
         rows = np.arange(len(exam))
     asked = _askable(run, entry, exam, rows, seen.tests or seen.records)
     return Shelf(images=images, held=held, exam=exam, asked=asked)
@@ -136,9 +135,9 @@ def _only_scored(run: Run, entry: Registered, folder: Path, terms: Terms) -> She
     """Return a shelf from which nothing is learned; NothingToTrain where nothing is scored."""
     if evaluation_of(run) is None:
         raise NothingToTrain("every image here is marked 'test': models are scored on them alone.")
-    tests = open_registered(entry, part="test")
-    exam = _sized(tests, run, folder)
-    seen = Seen(fingerprint=exam.digest, records=(), tests=_listed(tests))
+    exam = images_for(entry, run, folder / "cache", part="test")
+    tests = _listed(open_registered(entry, part="test"))
+    seen = Seen(fingerprint=exam.digest, records=(), tests=tests)
     _, sound = as_noted(run, exam, seen, terms.note, lambda: NOBODY)
     everybody = np.arange(len(exam))
     asked = _askable(run, entry, exam, everybody, seen.tests) if sound else NOBODY
@@ -168,16 +167,6 @@ def _listed(source: Source) -> Sequence[Record]:
         return source.records()
     except DataError:  # none is marked so
         return ()
-
-
-def _sized(source: Source, run: Run, folder: Path) -> Images:
-    return images_of(
-        source,
-        image_px=run.data.image_px,
-        crop_px=run.data.crop_px,
-        channels=run.data.channels,
-        cache_dir=folder / "cache",
-    )
 
 
 def _askable(

@@ -150,9 +150,11 @@ def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> s
     entry = data[verdict.data_set]
     used = usable_images(policy, entry)
     part = "" if used == entry.images else f", of which {used} are used"
+    if entry.only_scored:
+        capped = "" if used == entry.images else "; your max_images caps training alone"
+        part = f"; marked 'test': all may be scored on, none is ever trained on{capped}"
     kind = f" ({entry.modality})" if entry.modality else ""
-    only = "; marked 'test': scored on at most, never trained on" if entry.only_scored else ""
-    return f"'{entry.name}'{kind}: {entry.images} images of {entry.patients} patients{part}{only}"
+    return f"'{entry.name}'{kind}: {entry.images} images of {entry.patients} patients{part}"
 
 
 def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:

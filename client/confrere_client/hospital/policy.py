@@ -173,7 +173,8 @@ class Policy:
     """Bytes that a round may move, there and back."""
 
     max_images: Whole | None = None
-    """Images of a data set that are trained on at most; null: all."""
+    """Images of a data set that are trained on at most; null: all. Those marked 'test', on which a
+    model is only scored, are not capped."""
 
     min_images: Whole = 16
     """Images below which a data set takes no part, and no figure of it leaves."""

@@ -194,14 +194,15 @@ def images_for(
     cache: Path,
     *,
     at_most: int | None = None,
+    part: str = "train",
     progress: Progress | None = None,
 ) -> Images:
-    """Return the images of *entry* that may be trained on, sized as *run* asks, from the cache.
+    """Return what ``open_registered`` does, sized as *run* asks, from the cache.
 
     DataError when none can be read, or when the run wants other channels or axes than they have, or
-    images that were prepared otherwise.
+    images that were prepared otherwise; the same of images that are only scored.
     """
-    source = open_registered(entry, at_most)
+    source = open_registered(entry, at_most, part)
     must_be_prepared(source.preparation, run.data.preparation)
     images = images_of(
         source,

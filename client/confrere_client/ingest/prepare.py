@@ -144,7 +144,6 @@ def _must_fit(book: Book, order: Order, secret: bytes) -> None:
     if book.fact("readers", readers) != readers:
         book.try_skipped_again()
     book.set_fact("readers", readers)
-    forget_old_rules(book)
     book.keep()
 
 
@@ -186,6 +185,7 @@ def _turn(order: Order, book: Book, pool: Pool, secret: bytes, watch: Watch) -> 
     look(desk)
     gone = book.drop_gone([str(root) for root in roots])
     lost = tell(book, order.table, roots, order.table_knobs) if order.table else 0
+    forget_old_rules(book)
     pair(desk, by_name=order.shaping.label_maps)
     book.keep()
     read = read_pending(desk, order.plan, secret)

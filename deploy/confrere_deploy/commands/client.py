@@ -88,7 +88,10 @@ def data_add(  # noqa: PLR0913  (an option each)
     site.chain().append("data registered", name=name, images=made.images, by=getpass.getuser())
     console.print(f"'{name}': {made.images} images of {made.patients} patients.")
     if made.only_scored:
-        console.print("All are marked 'test': models are scored on them, none is trained on them.")
+        console.print(
+            "All are marked 'test': models are scored on them, none is trained on them. Anomaly "
+            "and retrieval cannot be scored here: they compare with own images learned from."
+        )
 
 
 @data_app.command("list")

@@ -19,6 +19,7 @@ import httpx
 import torch
 from rich.console import Console
 
+from confrere_client.data.images import Images
 from confrere_client.hospital.policy import Policy, read_policy
 from confrere_client.hospital.registry import Registered, images_for, registered
 from confrere_client.hospital.site import SiteFolder
@@ -274,13 +275,19 @@ def _data(site: SiteFolder) -> Iterator[Finding]:
 
 
 def _dry_round(site: SiteFolder, name: str, entry: Registered) -> Finding:
-    """Train two steps of a small network on the site's own images; nothing is kept or sent."""
+    """Train two steps of a small network on the site's own images; nothing is kept or sent.
+
+    Images that are only scored are read and not trained on.
+    """
     from confrere_client.train import Place, Trainer
     from confrere_common.model import build_model, shared_weights
 
     policy = read_policy(site.policy)
     run = _dry_run(entry, policy, site)
-    images = images_for(entry, run, site.folder / "cache", at_most=policy.max_images or 256)
+    images = _some(entry, run, policy, site)
+    if entry.only_scored:
+        told = f"{entry.images} images, all marked 'test': scored on only; {len(images)} were read"
+        return Finding(subject=f"data {name}", grade="good", told=told)
     trainer = Trainer(run)
     place = Place(site=site.config.site, round=1, seed=0)
     began = time.perf_counter()
@@ -302,10 +309,16 @@ def _dry_run(entry: Registered, policy: Policy, site: SiteFolder) -> Run:
         "train": {"batch": 8, "steps_per_round": 2},
     }
     run = parse_run(plain, COMMON_FAMILIES)
-    images = images_for(entry, run, site.folder / "cache", at_most=policy.max_images or 256)
+    images = _some(entry, run, policy, site)
     shape = {"channels": images.channels, "dims": images.dims}
     settled = parse_run({**plain, "data": {**plain["data"], **shape}}, COMMON_FAMILIES)  # type: ignore[dict-item]
     return effective(settled, policy)
+
+
+def _some(entry: Registered, run: Run, policy: Policy, site: SiteFolder) -> Images:
+    part = "test" if entry.only_scored else "train"
+    at_most = policy.max_images or 256
+    return images_for(entry, run, site.folder / "cache", at_most=at_most, part=part)
 
 
 def _safely(subject: str, look: Callable[[], Finding]) -> Finding:

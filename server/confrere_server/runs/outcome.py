@@ -16,6 +16,7 @@ FOR_NOW = frozenset(
         "other-code",
         "other-plan",
         "no-such-data",
+        "other-preparation",
         "masked-before",
     }
 )

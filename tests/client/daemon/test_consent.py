@@ -31,6 +31,7 @@ from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import CODES
 from confrere_common.exchange import Refusal, Task, Update
 from confrere_common.loading import dump
+from confrere_common.preparation import Preparation
 from confrere_common.proposal import Proposal
 from confrere_common.wire import (
     proposal_records,
@@ -245,6 +246,28 @@ def test_it_trains_only_what_was_approved(site: SiteFolder, case: Case) -> None:
         assert isinstance(answer, Refusal)
         assert answer.reason in CODES
         assert not (site.folder / "spool").exists()
+
+
+def test_an_approved_run_that_demands_another_preparation_is_refused_before_its_images_are_read(
+    site: SiteFolder,
+) -> None:
+    run = federated()
+    run = replace(run, data=replace(run.data, preparation=Preparation(image_px=32)))
+    wanted = replace(PROPOSAL, run=dump(run))
+    case = Case(
+        decided="approve",
+        decided_on=wanted,
+        proposal=wanted,
+        task=replace(TASK, run=wanted.run),
+    )
+
+    trains, sent, _ = played(site, case)
+
+    answer = read_answer(sent[1])
+    assert not trains
+    assert read_standing_records(sent[0]).code == "not-approved"  # before anybody decided
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "other-preparation"
 
 
 def test_a_changed_plan_under_an_approved_id_is_another_plan(site: SiteFolder) -> None:

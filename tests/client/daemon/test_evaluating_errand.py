@@ -322,6 +322,35 @@ def test_a_site_that_has_test_images_alone_trains_nothing(only_tests: SiteFolder
         assert said["refused"] == "no-labels"
 
 
+def demanding(**data: Any) -> Run:
+    plain = json.loads(dump(asking()))
+    return parse_run({**plain, "data": {**plain["data"], **data}}, COMMON_FAMILIES)
+
+
+def test_test_images_that_were_not_prepared_as_the_run_demands_are_not_scored(
+    only_tests: SiteFolder,
+) -> None:
+    asked = errand(only_tests, demanding(preparation={"image_px": 999}))
+
+    assert told(only_tests, asked)["refused"] == "other-preparation"
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_test_images_of_other_axes_than_the_run_has_are_refused(
+    site: SiteFolder, trains: bool
+) -> None:
+    volumes = np.random.default_rng(0).integers(0, 255, (40, 8, 16, 16), dtype=np.uint8)
+    tests = {"test_images": volumes, "test_labels": np.array(["a", "b"])[np.arange(40) % 2]}
+    if trains:
+        paint(site.folder / "more.npz", **tests)
+    else:
+        np.savez(site.folder / "more.npz", **tests)
+    add(site.folder, "ward", site.folder / "more.npz", one_image_per_patient=True, replace=True)
+    shelf.cache_clear()
+
+    assert told(site, errand(site, asking()))["refused"] == "data-unreadable"
+
+
 def test_no_search_is_scored_where_nothing_was_learned_from(only_tests: SiteFolder) -> None:
     run = asking(task={"name": "retrieval", "out": 8})
 

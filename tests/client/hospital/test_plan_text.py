@@ -194,3 +194,14 @@ def test_a_doctor_reads_whether_her_data_set_was_prepared_as_the_run_demands(
     assert rows["prepared"].startswith(told)
     assert ("image_px is 256, not 512" in rows["prepared"]) == (image_px == 512)
     assert "prepared" not in rows_of(plan_of(asking()))
+
+
+@pytest.mark.parametrize("most", [None, 24])
+def test_a_cap_of_training_is_not_told_as_one_of_scoring(most: int | None) -> None:
+    lent = {"derm": replace(DATA["derm"], only_scored=True)}
+
+    rows = dict(summary(plan_of(asking()), Policy(max_images=most), lent, now=NOON))
+
+    assert "all may be scored on, none is ever trained on" in rows["data set"]
+    assert "are used" not in rows["data set"]
+    assert ("caps training alone" in rows["data set"]) == (most is not None)

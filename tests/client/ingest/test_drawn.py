@@ -1,6 +1,8 @@
 """Boxes that a table tells of lie in a prepared data set where their pixels do, or are counted."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,45 @@ def test_boxes_and_masks_turn_with_their_radiograph(folder: Path, lies: list[str
 
     assert record.boxes() == [("nodule", around(record.decode()))]
     assert around(record.mask()[None]) == around(record.decode())
+
+
+@pytest.mark.parametrize("lies", [["R", "F"], ["L", "H"], ["F", "L"], None])
+def test_a_mask_that_is_a_radiograph_itself_lies_as_it_says(
+    folder: Path, lies: list[str] | None
+) -> None:
+    way = {"PatientOrientation": ["R", "F"]}
+    of_mask = {"PatientOrientation": lies} if lies else {}
+    # as a viewer that honours both headers shows them, they lie on one another
+    bright = (scene() > 99).astype(np.uint16)
+    drawn = {"R": bright, "L": bright[::-1, ::-1], "F": bright.T[::-1]}[lies[0] if lies else "R"]
+    written(dataset(scene(np.uint16), SOPClassUID=CR, Modality="CR", **way), folder / "in/a.dcm")
+    written(dataset(drawn, SOPClassUID=CR, Modality="CR", **of_mask), folder / "in/m.dcm")
+    (folder / "t.csv").write_text("path,mask\nin/a.dcm,in/m.dcm")
+    prepare(
+        Order(
+            sources=(folder / "in",), dataset=folder / "set", table=folder / "t.csv",
+            plan=Plan(image_px=None),
+        )
+    )  # fmt: skip
+
+    (record,) = open_source(Named(name="prepared", knobs={"path": "set"}), folder).records()
+
+    assert around(record.mask()[None]) == around(record.decode())
+
+
+def test_boxes_of_a_radiograph_that_an_older_version_read_are_not_lost(folder: Path) -> None:
+    ds = dataset(scene(np.uint16), SOPClassUID=CR, Modality="CR", PatientOrientation=["R", "F"])
+    written(ds, folder / "in/a.dcm")
+    plan = Plan(image_px=None)
+    prepare(Order(sources=(folder / "in",), dataset=folder / "set", plan=plan))
+    (book_file,) = folder.rglob("book.sqlite")
+    with closing(sqlite3.connect(book_file)) as book, book:
+        book.execute("UPDATE exams SET facts = json_remove(facts, '$.preprocessing.turned')")
+        book.execute("UPDATE facts SET value = '2' WHERE name = 'label rules'")
+
+    (record,) = told(folder, {"in/a.dcm": [["nodule", *BLOCK]]}, plan=plan).records()
+
+    assert record.boxes() == [("nodule", around(record.decode()))]
 
 
 def test_a_box_moves_with_the_air_that_is_cut_away_and_air_alone_is_none(folder: Path) -> None:

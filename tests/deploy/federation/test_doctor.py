@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loopback import free_port, make_workspace
 from rich.console import Console
@@ -57,6 +58,18 @@ def test_a_sound_site_is_found_so(clinic: Clinic) -> None:
     assert "dry round" in found["data lesions"].told
     assert "every run waits" in found["policy"].told
     assert not [one for one in found.values() if one.grade != "good" and not one.remedy]
+
+
+def test_a_site_that_is_only_scored_is_sound(clinic: Clinic) -> None:
+    site = clinic.site("scored")
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 16, 16), dtype=np.uint8)
+    np.savez(site.folder / "tests.npz", test_images=pixels)
+    add(site.folder, "tests", site.folder / "tests.npz")
+
+    (found,) = doctor._data(site)
+
+    assert found.grade == "good"
+    assert found.told == "12 images, all marked 'test': scored on only; 12 were read"
 
 
 def test_a_site_without_data_is_told_how_to_lend_some(clinic: Clinic) -> None:

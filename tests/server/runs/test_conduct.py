@@ -16,10 +16,12 @@ from served import Folders, enrolled, federated, make_study, served, until
 
 from confrere_client.daemon.fleet import Incoming, Line
 from confrere_client.hospital.site import SiteFolder
-from confrere_common.codes import CODES
+from confrere_common.codes import CODES, code_of
 from confrere_common.config import Run
+from confrere_common.errors import DataError
 from confrere_common.exchange import Refusal, Update
 from confrere_common.finetune import Finetune
+from confrere_common.preparation import Preparation, must_be_prepared
 from confrere_common.proposal import Standing
 from confrere_common.secagg.section import SecureAggregation
 from confrere_common.wire import answer_records, read_task, standing_records, with_witness
@@ -196,6 +198,13 @@ def test_who_is_away_or_takes_no_part_just_now_spoils_no_round(code: str) -> Non
 def test_who_fails_spoils_the_round_that_needs_it(code: str) -> None:
     assert outcome.is_spoilt(record(north="", south=code), 1.0)
     assert outcome.all_failed(record(south=code), ["south"])
+
+
+def test_a_site_whose_images_were_prepared_otherwise_fails_no_round() -> None:
+    with pytest.raises(DataError) as told:
+        must_be_prepared(None, Preparation(image_px=32))
+
+    assert outcome.failed(record(south=code_of(told.value))) == []
 
 
 def test_codes_for_now_are_codes() -> None:

@@ -17,9 +17,10 @@ from confrere_client.ingest.reader import Exam, Part, Reader
 from confrere_client.ingest.shaping.orient import flattened, laid, turned
 from confrere_client.ingest.shaping.strided import every
 
-LABEL_RULES = 2
-"""Raise it when it is decided otherwise what is a label map, or which image it fits: exams that
-this may concern are then read again. 1: before rules were counted."""
+LABEL_RULES = 3
+"""Raise it when it is decided otherwise what is a label map, which image it fits and how it lies on
+that: exams that this may concern are then read again. 1: before rules were counted; 2: before a
+radiograph's way was kept, by which boxes and masks turn with it."""
 
 UNTOLD = ("nifti", "volume")
 """Readers of files that do not say themselves whether they hold an image or labels."""
@@ -44,7 +45,10 @@ class Mask:
     spacing_mm: tuple[float, ...] = ()
     centre_mm: tuple[float, ...] = ()
     codes: NDArray[np.int64] | None = None
-    """How it is yet to be turned; None: it lies as its image does."""
+    """How a volume is yet to be turned; None: it is a picture, or turned already."""
+
+    as_stored: bool = False
+    """Whether it is a picture as its file has it: no reader has turned it upright."""
 
     oriented: bool = False
     """Whether its file says so."""
@@ -61,7 +65,7 @@ def read_mask(
     A picture is read as it stands (palette entries are labels), since its levels mean classes.
     """
     if reader.last_resort:
-        return Mask(values_S=_labels(_stored(parts[0].file)), named=named)
+        return Mask(values_S=_labels(_stored(parts[0].file)), as_stored=True, named=named)
     exams = list(reader.load(parts, options))
     if len(exams) != 1 or exams[0].pixels.ndim not in (3, 4) or len(exams[0].pixels) != 1:
         return Mask(values_S=None)
@@ -73,6 +77,7 @@ def read_mask(
         spacing_mm=spacing if exam.spacing_told else (),
         centre_mm=exam.centre_mm,
         codes=stored.codes if stored else None,
+        as_stored=exam.turned is None,
         oriented=stored is not None and stored.oriented,
         named=named,
     )
@@ -114,7 +119,8 @@ def misfit(mask: Mask, exam: Exam) -> str:
 def _laid(mask: Mask, exam: Exam) -> Mask:
     """Return *mask* turned as its header says, or as *exam* was where one of both says nothing.
 
-    A picture of labels is drawn on the image as its file has it, so it turns with a radiograph.
+    A picture of labels is drawn on the image as its file has it, so it turns with a radiograph; one
+    that is kept as a radiograph itself says how it lies, and its reader has turned it.
 
     Each format assumes something else then (NIfTI that x runs to the left, ITK that y runs to the
     back too): believed, it would mirror a mask that is stored just as its image is.
@@ -122,9 +128,9 @@ def _laid(mask: Mask, exam: Exam) -> Mask:
     if mask.values_S is None:
         return mask
     if mask.codes is None:
-        turned_too = exam.turned and mask.values_S.shape == tuple(exam.turned.size)
-        way = exam.turned.corners if exam.turned and turned_too else (0, 1, 2, 3)
-        return replace(mask, values_S=laid(mask.values_S, way))
+        its_frame = exam.turned and mask.values_S.shape == tuple(exam.turned.size)
+        way = exam.turned.corners if exam.turned and its_frame and mask.as_stored else None
+        return replace(mask, values_S=laid(mask.values_S, way)) if way else mask
     codes, its = mask.codes, exam.stored
     if its and not (mask.oriented and its.oriented):
         codes = its.codes

@@ -35,13 +35,15 @@ AND NOT EXISTS (SELECT 1 FROM masks m WHERE m.mask = f.place) ORDER BY f.id LIMI
 _CONCERNED = """
 SELECT p.grp FROM parts p JOIN files f ON f.id = p.file WHERE f.reader IN (?, ?)
 OR EXISTS (SELECT 1 FROM masks m WHERE m.place = f.place)
+OR EXISTS (SELECT 1 FROM told t WHERE t.place = f.place AND t.boxes != '')
 """
 
 
 def forget_old_rules(book: Book) -> None:
     """Have read again what the rules of a former version may have taken otherwise.
 
-    That is what has a label map, and what its content alone tells from one.
+    That is what has a label map, or boxes by the table as it is now, and what its content alone
+    tells from a label map.
     """
     if book.fact("label rules", "1") != str(LABEL_RULES):
         book.run("DELETE FROM looked")
