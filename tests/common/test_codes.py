@@ -31,6 +31,11 @@ def test_every_code_has_the_form_of_one_and_a_sentence() -> None:
     assert all(text.endswith(".") and sentence_of(code) == text for code, text in CODES.items())
 
 
+def test_codes_of_sites_that_only_score_say_what_else_they_stand_for() -> None:
+    assert "nothing of its own to compare with" in sentence_of("nothing-to-score")
+    assert "kept for scoring" in sentence_of("no-labels")
+
+
 def test_a_code_of_a_newer_site_is_told_as_such() -> None:
     assert "'moon-is-full', which this version does not know" in sentence_of("moon-is-full")
 

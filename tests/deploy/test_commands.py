@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import typer
 from loopback import free_port, make_workspace, serving
@@ -260,3 +261,15 @@ def test_a_hospital_gets_along(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
         json.loads(line)["event"] for line in (home / "site/audit.jsonl").read_text().splitlines()
     ]
     assert rows[-2:] == ["paused", "unpaused"]
+
+
+def test_who_lends_images_for_scoring_alone_reads_what_cannot_be_scored(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    np.savez("tests.npz", test_images=np.zeros((12, 16, 16), np.uint8))
+
+    added = typed("client data add held tests.npz -d site")
+
+    assert "none is trained on them" in added.out
+    assert "Anomaly and retrieval cannot be scored here" in added.out
