@@ -113,7 +113,10 @@ class Images:
         if kind == "mask" and self.masks is not None:
             return torch.from_numpy(self._masks(self.masks, rows).astype(np.int64))
         if kind != "label":
-            raise DataError(f"these images have no {kind}.")
+            raise DataError(
+                f"these images have no {kind}: name a column of them in the source, or choose a "
+                "method or task that asks for none."
+            )
         return torch.from_numpy(self.catalog.labels[rows])
 
     @property
