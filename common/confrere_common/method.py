@@ -85,12 +85,15 @@ class Method(nn.Module, ABC):
     ) -> tuple[Tensor, ...]:
         """Return the views, given one tensor (B, ...) for each of ``wants``; what trainers call."""
         if known:
-            raise NotImplementedError(f"{type(self).__name__} wants {self.wants}, but takes none")
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} wants {', '.join(self.wants)} and must take it: informed_views"
+            )
         return self.views(images_BCZYX, augment, generator)
 
-    def target(self, image_CZYX: Tensor) -> Tensor:
+    def target(self, image_CZYX: Tensor) -> Tensor:  # noqa: ARG002  (for those that override it)
         """Return what is computed once for a stored image, if 'target' is wanted; sites keep it."""
-        raise NotImplementedError(f"{type(self).__name__} has no target")
+        raise TypeError(f"{type(self).__name__} wants a target and must compute it: target")
 
     @abstractmethod
     def losses(self, *views: Tensor) -> Tensor:
