@@ -11,12 +11,14 @@ from tiny_runs import ENCODERS
 
 from confrere_client.daemon.errand import Errand, errand_key, spool
 from confrere_client.daemon.lessons import Shelf, shelf, terms_of
+from confrere_client.daemon.outbox import Outbox
 from confrere_client.daemon.worker import Worker
 from confrere_client.hospital.policy import read_policy
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
-from confrere_common.exchange import Task
+from confrere_common.exchange import Task, Update
+from confrere_common.judged import read_evaluation
 from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
 from confrere_common.model import build_model, shared_weights
 
@@ -66,3 +68,16 @@ def lent(site: SiteFolder, run: Run) -> Shelf:
     shelf.cache_clear()
     terms = terms_of(run, read_policy(site.policy), site.runs / "run-1")
     return shelf(site.folder, dump(run), terms)
+
+
+def kept(site: SiteFolder, asked: Errand) -> Update:
+    """Return what lies in the outbox for an errand."""
+    update = Outbox(folder=site.outbox, key=site.outbox_key()).get(asked.key)
+    assert isinstance(update, Update)
+    return update
+
+
+def counts(update: Update) -> list[int]:
+    """Return the images in each cell that is told of two classes."""
+    plain = read_evaluation(update.description, 2, 2)
+    return [n for one in plain["tallies"] for s in ("positives", "negatives") for *_, n in one[s]]
