@@ -28,7 +28,7 @@ from confrere_client.hospital.plans import Plan, receive, run_of
 from confrere_client.hospital.policy import Policy
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
-from confrere_common.codes import code_of
+from confrere_common.codes import code_of, sentence_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.exchange import Refusal, Task, Update
@@ -86,6 +86,8 @@ class Daemon:
     """Policy and data sets as they were when the worker was started."""
 
     _witnessed: tuple[int, str] = (0, "")
+    _refused: dict[str, str] = field(default_factory=dict)
+    """Plan -> why it was refused when that was last logged."""
 
     @cached_property
     def hands(self) -> Hands:
@@ -206,8 +208,11 @@ class Daemon:
                 log.info("a plan came: confrere client status; approve or deny %s", proposal.run_id)
             return self._judge(plan, run_of(proposal))
         except ConfrereError as fault:
-            log.warning("a plan was refused: %s", reason(fault))
-            return Standing(site=site, state="refused", code=code_of(fault), images=0)
+            code = code_of(fault)
+            if self._refused.get(proposal.run_id) != code:  # it is asked again every few seconds
+                self._refused[proposal.run_id] = code
+                log.warning("plan %s was refused: %s", proposal.run_id, sentence_of(code))
+            return Standing(site=site, state="refused", code=code, images=0)
 
     def _judge(self, plan: Plan, run: Run) -> Standing:
         return consent.judged(self.site, plan, run, paused=self._paused)
