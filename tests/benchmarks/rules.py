@@ -2,7 +2,7 @@
 
     python tests/benchmarks/rules.py --data ../shared/data [--set derm] [--methods byol simmim]
         [--spreads iid dirichlet natural] [--only fedema ldawa] [--steps 400] [--rounds 10]
-        [--seeds 0 1] [--minutes 60]
+        [--px 48 --stem large] [--seeds 0 1] [--minutes 60]
 
 A row is one rule, server step, mixing or schedule, with one method under one spread, over all
 seeds; ``mean`` alone is plain averaging, to which the others are held. Rows are made as those of
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from learning import commit, machine, told
-from methods import LARGE, ROUNDS, SETS, Asked, Table, encoder_for, in_process
+from methods import LARGE, SETS, Asked, Table, encoder_for, in_process, rounds_of
 from methods_table import above
 
 from confrere_common.errors import ConfigError
@@ -91,10 +91,12 @@ def wanted(given: argparse.Namespace) -> list[Row]:
                     continue
                 if not fits(method, changes):
                     continue
+                convolves = encoder_for(method) == "resnet"
                 every = (
                     f"data.split={SPREADS[spread]}",
                     f"federation.rounds={given.rounds}",
                     f"data.image_px={given.px}",
+                    *([f"encoder.stem={given.stem}"] if given.stem and convolves else []),
                     *changes,
                 )
                 asked = Asked(
@@ -102,7 +104,8 @@ def wanted(given: argparse.Namespace) -> list[Row]:
                     method=method,
                     encoder=encoder_for(method),
                     arm="federated",
-                    steps=given.steps * ROUNDS // given.rounds,  # methods.py divides by ROUNDS
+                    # methods.py divides by the rounds that it has for the set
+                    steps=given.steps * rounds_of(given.set) // given.rounds,
                     seeds=tuple(given.seeds),
                     changes=every,
                 )
@@ -209,6 +212,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of all sites together")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--px", type=int, default=64, help="image size")
+    parser.add_argument("--stem", help="of a ResNet: 'large' takes a sixteenth of the time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--jobs", type=int, default=1 if LARGE else 2, help="rows at once")
