@@ -1,6 +1,7 @@
 """Four paradigms on one backbone and budget: what they learn, and why one is done earlier.
 
-    python tests/benchmarks/paradigms.py [--data ../shared/data] [--epochs 50] [--minutes 60]
+    python tests/benchmarks/paradigms.py [--data ../shared/data] [--epochs 50]
+        [--px 48 --stem large] [--minutes 60]
 
 After Dmitrenko et al. 2022 (https://arxiv.org/abs/2203.04107): weak supervision, BYOL, autoencoder,
 and autoencoder with a joint classifier (here with the gradient that their code lost), each with and
@@ -75,7 +76,7 @@ COLUMNS = (
     *(
         "s/epoch",
         "CPU s/epoch",
-        "stop epoch",
+        "stop epochs",
         "s to stop",
         "cheaper epochs",
         "earlier stop",
@@ -92,9 +93,11 @@ class Setup:
     crops: bool
     augmented: bool
     epochs: int
-    seed: int
+    seeds: tuple[int, ...]
     data: str
     px: int
+    stem: str
+    """Of the ResNet: 'large' looks at a sixteenth of the places, at some tenth of the cost."""
 
 
 def run_of(setup: Setup) -> tuple[Run, Images]:
@@ -104,7 +107,7 @@ def run_of(setup: Setup) -> tuple[Run, Images]:
     plain: dict[str, Any] = {
         "name": f"paradigms-{setup.method}",
         "data": {"source": chosen["source"], "image_px": setup.px},
-        "encoder": {"name": "resnet", "width": 16},
+        "encoder": {"name": "resnet", "width": 16, "stem": setup.stem},
         "method": method,
         "augment": {"modality": chosen["modality"], "changes": changes(setup, chosen["modality"])},
         "train": {"batch": 64, "epochs_per_round": 1, "lr": 1e-3},
@@ -136,41 +139,62 @@ def stopped(losses: list[float]) -> bool:
     return rises >= 2 or bool(pairs and round(pairs[-1][0], 4) == round(pairs[-1][1], 4))
 
 
-def measured(setup: Setup) -> dict[str, Any]:
-    """Train a set-up for all epochs and examine it at the end and where it would have stopped."""
-    run, images = run_of(setup)
-    held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
-    sites = np.full(len(held.test), "")
-    exam = Exam(images=images, holdout=held, sites=sites)
-    start = shared_weights(build_model(run, setup.seed))
-    if setup.method == "floor":
-        return {
-            "random": examined(exam, embedded(run, exam, start)),
-            PIXELS: examined(exam, exam.raw()),
-        }
-    trainer, mine = Trainer(run), Subset(images, held.train)
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """One training: what it cost, and its weights at the end and where it would have stopped."""
+
+    end: Weights
+    kept: Weights
+    stop: int
+    """Epoch after which their rule would have ended it; the last one if never."""
+
+    losses: list[float]
+    seconds: list[float]
+    cpu: list[float]
+
+
+def course(run: Run, images: Subset, start: Weights, seed: int) -> Course:
+    """Train for all epochs of a run from *start*."""
+    trainer = Trainer(run)
     losses, seconds, cpu = [], [], []
     weights, state, at_stop = start, {}, None
-    for epoch in range(1, setup.epochs + 1):
-        place = Place(site="all", round=epoch, seed=setup.seed)
+    for epoch in range(1, run.federation.rounds + 1):
+        place = Place(site="all", round=epoch, seed=seed)
         began = time.process_time()
-        trained = trainer.round(weights, state, mine, place=place)
+        trained = trainer.round(weights, state, images, place=place)
         cpu.append(time.process_time() - began)
         weights, state = trained.weights, trained.state
         losses.append(float(trained.metrics["loss"]))
         seconds.append(float(trained.metrics["seconds"]))
         if at_stop is None and stopped(losses):
             at_stop = epoch, weights
-    stop, kept = at_stop or (setup.epochs, weights)
+    stop, kept = at_stop or (run.federation.rounds, weights)
+    return Course(end=weights, kept=kept, stop=stop, losses=losses, seconds=seconds, cpu=cpu)
+
+
+def measured(setup: Setup) -> dict[str, Any]:
+    """Train a set-up for all epochs and examine it at the end and where it would have stopped."""
+    run, images = run_of(setup)
+    held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
+    sites = np.full(len(held.test), "")
+    exam = Exam(images=images, holdout=held, sites=sites)
+    starts = [shared_weights(build_model(run, seed)) for seed in setup.seeds]
+    if setup.method == "floor":
+        return {
+            "random": examined(exam, [embedded(run, exam, start) for start in starts]),
+            PIXELS: examined(exam, [exam.raw()]),
+        }
+    mine = Subset(images, held.train)
+    done = [course(run, mine, start, seed) for start, seed in zip(starts, setup.seeds, strict=True)]
     return {
-        "end": examined(exam, embedded(run, exam, weights)),
-        "stop": examined(exam, embedded(run, exam, kept)),
-        "losses": losses,
-        "epoch_s": float(np.median(seconds)),
-        "epoch_cpu_s": float(np.median(cpu)),
-        "stop_epoch": stop,
-        "stop_s": sum(seconds[:stop]),
-        "all_s": sum(seconds),
+        "end": examined(exam, [embedded(run, exam, one.end) for one in done]),
+        "stop": examined(exam, [embedded(run, exam, one.kept) for one in done]),
+        "losses": [one.losses for one in done],
+        "epoch_s": float(np.median([one.seconds for one in done])),
+        "epoch_cpu_s": float(np.median([one.cpu for one in done])),
+        "stop_epochs": [one.stop for one in done],
+        "stop_s": float(np.mean([sum(one.seconds[: one.stop]) for one in done])),
+        "all_s": float(np.mean([sum(one.seconds) for one in done])),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -182,16 +206,20 @@ def embedded(run: Run, exam: Exam, weights: Weights) -> NDArray[np.float32]:
     return exam.embed(model.encoder, choose_device(run.train.device))
 
 
-def examined(exam: Exam, features: NDArray[np.float32]) -> dict[str, Any]:
-    """Return the figures of the three tasks."""
-    found = arm_figures(exam, [exam.scores([features])])
+def examined(exam: Exam, features: list[NDArray[np.float32]]) -> dict[str, Any]:
+    """Return the figures of the three tasks, over the features that each seed gave."""
+    found = arm_figures(exam, [exam.scores([one]) for one in features])
     test, catalog = exam.holdout.test, exam.images.catalog
     known = test[catalog.labels[test] >= 0]
-    groups = KMeans(len(catalog.classes), n_init=4, random_state=0).fit_predict(features[known])
+    clusters = KMeans(len(catalog.classes), n_init=4, random_state=0)
+    shared = [
+        normalized_mutual_info_score(catalog.labels[known], clusters.fit_predict(one[known]))
+        for one in features
+    ]
     return {
         "linear_auc": asdict(found.linear.auc),
         "knn_accuracy": asdict(found.knn.accuracy),
-        "clusters_nmi": float(normalized_mutual_info_score(catalog.labels[known], groups)),
+        "clusters_nmi": float(np.mean(shared)),
         "rankme": found.rankme.mean,
     }
 
@@ -224,15 +252,15 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
             other
             for other in trained
             if other["method"] == "weak"
-            and all(other[key] == row[key] for key in ("crops", "augmented", "seed", "epochs"))
+            and all(other[key] == row[key] for key in ("crops", "augmented", "seeds", "epochs"))
         ]
         cost = [f"{row[key]:.2f}" for key in ("epoch_s", "epoch_cpu_s")]
-        cost += [str(row["stop_epoch"]), f"{row['stop_s']:.1f}"]
+        cost += [", ".join(map(str, row["stop_epochs"])), f"{row['stop_s']:.1f}"]
         ratios, pace = ["", ""], "epoch_s" if row["machine"]["gpu"] else "epoch_cpu_s"
         if beside:
             ratios = [
                 f"{beside[0][pace] / row[pace]:.2f} x",
-                f"{beside[0]['stop_epoch'] / row['stop_epoch']:.2f} x",
+                f"{sum(beside[0]['stop_epochs']) / sum(row['stop_epochs']):.2f} x",
             ]
         end, stop = auc(row["end"]), auc(row["stop"])
         told = [row["method"], *("yes" if row[k] else "no" for k in ("crops", "augmented"))]
@@ -257,8 +285,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets; left out: the phantom")
     parser.add_argument("--methods", nargs="+", default=list(PARADIGMS), choices=PARADIGMS)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--px", type=int, default=64, help="image size")
+    parser.add_argument("--stem", default="auto", choices=("auto", "small", "large"))
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--plain", action="store_true", help="with crops and augmentation only")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -268,12 +297,17 @@ def main() -> None:
         print(json.dumps(measured(Setup(**json.loads(asked.row)))))
         return
     data = str(asked.data.resolve()) if asked.data else ""
-    common = {"epochs": asked.epochs, "data": data, "px": asked.px}
+    common = {
+        "epochs": asked.epochs,
+        "data": data,
+        "px": asked.px,
+        "stem": asked.stem,
+        "seeds": tuple(asked.seeds),
+    }
     both = [True] if asked.plain else [True, False]
-    wanted = [Setup(method="floor", crops=False, augmented=False, seed=asked.seeds[0], **common)]
+    wanted = [Setup(method="floor", crops=False, augmented=False, **common)]
     wanted += [
-        Setup(method=method, crops=crops, augmented=augmented, seed=seed, **common)
-        for seed in asked.seeds
+        Setup(method=method, crops=crops, augmented=augmented, **common)
         for crops in both
         for augmented in both
         for method in asked.methods
@@ -281,7 +315,7 @@ def main() -> None:
     rows = json.loads(asked.out.read_bytes())["rows"] if asked.out.exists() else []
     began = time.perf_counter()
     for setup in wanted:
-        mine = {**asdict(setup), "data": Path(setup.data).name}
+        mine = {**asdict(setup), "data": Path(setup.data).name, "seeds": list(setup.seeds)}
         if any(mine.items() <= row.items() for row in rows):
             continue
         if time.perf_counter() - began > 60 * asked.minutes:
