@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from site_updates import GATE, honest, update
 from torch import Tensor
 
 from confrere_common.arrays import PACKED, FiledArray, record
@@ -26,52 +25,13 @@ from confrere_common.family import Named
 from confrere_common.limits import Limits
 from confrere_common.pack import views
 from confrere_common.wire import answer_records, read_answer
-from confrere_server.admission import (
-    Gate,
-    Repute,
-    Verdict,
-    after_round,
-    capped,
-    cleared,
-    judged,
-    length_of,
-    read_repute,
-    surely_uncut,
-    weight_cap,
-)
+from confrere_server.admission import Gate, Verdict, capped, judged, length_of
 from confrere_server.rule import RULES
-
-HONEST = 8
-TEMPLATE = {"w": torch.zeros(6, 5), "b": torch.zeros(7)}
-KNOWN = Repute(lengths=(0.06, 0.07, 0.05))
-GATE = Gate(
-    template=TEMPLATE,
-    limits=Limits(clip_ratio=2.0, norm_ratio=10.0),
-    repute=KNOWN,
-    enrolled={"bad": 100},
-)
-
-
-def update(site: str, seed: int = 0, images: int = 100, **changes: Any) -> Update:
-    generator = torch.Generator().manual_seed(seed)
-    delta = {
-        name: 0.01 * torch.randn(tensor.shape, generator=generator) + 0.01
-        for name, tensor in TEMPLATE.items()
-    }
-    plain = {"site": site, "round": 4, "delta": delta, "images": images, "metrics": {"loss": 1.0}}
-    return Update(**{**plain, **changes})
-
-
-def honest() -> list[Update]:
-    return [update(f"site-{seed}", seed, images=90 + seed) for seed in range(HONEST)]
 
 
 def mean(updates: list[Update]) -> Mapping[str, Tensor]:
     copies = (replace(one, delta={n: t.clone() for n, t in one.delta.items()}) for one in updates)
     return RULES.member("mean")(copies, RULES.configure(Named(name="mean", knobs={})))
-
-
-# ---------------------------------------------------------------------------- the matrix
 
 
 def raw(array: np.ndarray) -> bytes:
@@ -310,210 +270,6 @@ def test_an_honest_update_is_admitted_in_the_same_bits() -> None:
 
     assert verdict.update is one
     assert verdict.length == pytest.approx(length_of(one.delta))
-
-
-# ---------------------------------------------------------------------------- length
-
-
-def test_a_fixed_limit_holds_from_the_first_round() -> None:
-    gate = Gate(template=TEMPLATE, limits=Limits(norm=0.01))
-
-    assert "federation.limits.norm is 0.01" in judged(update("a"), gate).fault
-    assert judged(update("a"), replace(gate, limits=Limits(norm=1.0))).fault == ""
-
-
-def test_a_long_update_is_shortened_to_the_bound_of_earlier_rounds() -> None:
-    one = update("a")
-    gate = replace(GATE, limits=Limits(clip_ratio=0.5))
-    before = {name: tensor.clone() for name, tensor in one.delta.items()}
-
-    verdict = judged(one, gate)
-
-    assert verdict.update is not None
-    assert length_of(verdict.update.delta) == pytest.approx(0.03, rel=1e-5)
-    assert verdict.length == pytest.approx(0.03)
-    assert all(torch.equal(one.delta[name], before[name]) for name in before)
-
-
-def test_no_site_widens_its_own_limit_round_by_round() -> None:
-    limits, repute, longest = Limits(norm_ratio=2.0), Repute(lengths=(1.0,)), 0.0
-
-    for number in range(1, 6):  # 1.9 times as long as its last, every round
-        sound = [Verdict(site=name, length=1.0) for name in ("a", "b")]
-        gate = Gate(template=TEMPLATE, limits=limits, repute=repute)
-        delta = {"w": torch.zeros(6, 5), "b": torch.zeros(7)}
-        delta["w"][0, 0] = 1.9**number
-        bad = judged(update("bad", delta=delta), gate)
-        longest = max(longest, bad.length)
-        repute = after_round(repute, [*sound, bad], number, limits)
-
-    assert longest < 2.0
-    assert repute.suspended == ("bad",)
-
-
-def test_without_a_round_before_no_length_is_compared() -> None:
-    gate = Gate(template=TEMPLATE, limits=Limits(clip_ratio=0.1, norm_ratio=1.1))
-
-    assert judged(update("a"), gate).fault == ""
-
-
-# ------------------------------------------------------------------------------ repute
-
-
-def verdicts(**faults: str) -> list[Verdict]:
-    return [Verdict(site=site, fault=fault, length=1.0) for site, fault in faults.items()]
-
-
-def test_repeated_offence_suspends_a_site_until_it_is_cleared() -> None:
-    repute, limits = Repute(), Limits(offences=3)
-
-    for number in (1, 2):
-        repute = after_round(repute, verdicts(bad="NaN", good=""), number, limits)
-    assert repute.suspended == ()
-    repute = after_round(repute, verdicts(bad="NaN", good=""), 3, limits)
-    assert repute.suspended == ("bad",)
-    repute = after_round(repute, verdicts(good=""), 40, limits)
-    assert repute.suspended == ("bad",)
-
-    repute = cleared(repute, "bad")
-
-    assert repute.suspended == ()
-    assert repute.offences == {}
-
-
-def test_offences_long_ago_are_forgotten() -> None:
-    repute, limits = Repute(), Limits(offences=2)
-
-    for number in (1, 12, 23):
-        repute = after_round(repute, verdicts(bad="NaN"), number, limits)
-
-    assert repute.suspended == ()
-    assert repute.offences == {"bad": (23,)}
-
-
-def test_lengths_are_those_of_admitted_updates_of_the_last_rounds() -> None:
-    repute = Repute()
-
-    for number in range(1, 15):
-        told = [
-            Verdict(site="a", length=float(number)),
-            Verdict(site="b", length=float(number)),
-            Verdict(site="bad", fault="too long", length=1e9),
-        ]
-        repute = after_round(repute, told, number, Limits(offences=99))
-
-    assert repute.lengths == tuple(float(number) for number in range(5, 15))
-
-
-def test_a_round_without_updates_changes_no_length() -> None:
-    assert after_round(KNOWN, [], 9, Limits()).lengths == KNOWN.lengths
-
-
-def test_repute_is_saved_and_read_back() -> None:
-    repute = after_round(KNOWN, verdicts(bad="NaN", good=""), 3, Limits(offences=1))
-
-    assert read_repute(json.loads(json.dumps(repute.as_dict()))) == repute
-
-
-# ------------------------------------------------------------------------------ weights
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    weights=st.lists(st.integers(1, 10**9), min_size=1, max_size=12),
-    share=st.sampled_from([0.1, 0.25, 1 / 3, 0.4, 0.5, 0.6, 1.0]),
-)
-def test_no_site_is_over_its_share_or_all_weigh_the_same(weights: list[int], share: float) -> None:
-    cap = weight_cap(weights, share)
-    cut = [min(weight, cap) for weight in weights]
-
-    if share * len(weights) <= 1:
-        assert cut == [min(weights)] * len(weights)
-    else:
-        assert max(cut) <= share * sum(cut) * (1 + 1e-9)
-    # And no more is cut than must be: either nothing is, or the largest are at their share.
-    if max(weights) > share * sum(weights) and share * len(weights) > 1:
-        assert max(cut) >= share * sum(cut) * (1 - 1e-9)
-    if max(weights) <= share * sum(weights) and share * len(weights) > 1:
-        assert cut == weights
-
-
-@pytest.mark.parametrize(
-    ("weights", "due"),
-    [
-        ([5], [5]),  # alone, it is all there is
-        ([1, 10**9], [1, 1]),  # of two, one must have at least a half
-        ([100, 100, 10**9], [100, 100, 133]),
-        ([100, 10**9, 10**9], [100, 200, 200]),
-        ([100] * 5, [100] * 5),
-        ([300, 200, 100, 100, 50], [300, 200, 100, 100, 50]),
-    ],
-)
-def test_few_sites_are_cut_exactly_so(weights: list[int], due: list[int]) -> None:
-    cut = [min(weight, int(weight_cap(weights, 0.4))) for weight in weights]
-
-    assert cut == due
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    images=st.lists(st.integers(1, 1000), min_size=1, max_size=9),
-    share=st.sampled_from([0.3, 0.4, 0.5, 1.0]),
-)
-def test_a_stream_is_cut_as_the_whole_would_be_whatever_its_order(
-    images: list[int], share: float
-) -> None:
-    updates = [update(f"site-{place}", images=count) for place, count in enumerate(images)]
-    cap = weight_cap(images, share)
-
-    found = {one.site: one.images for one in capped(iter(updates), share)}
-
-    assert found == {
-        f"site-{place}": max(1, int(min(count, cap))) for place, count in enumerate(images)
-    }
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    images=st.lists(st.integers(1, 50), min_size=1, max_size=8),
-    share=st.sampled_from([0.3, 0.4, 0.6]),
-    data=st.data(),
-)
-def test_who_is_surely_uncut_is_so_whoever_answers(
-    images: list[int], share: float, data: st.DataObject
-) -> None:
-    enrolled = {f"site-{place}": count for place, count in enumerate(images)}
-    least = data.draw(st.integers(1, len(images)))
-    answering = data.draw(st.permutations(list(enrolled)))
-    answering = answering[: data.draw(st.integers(least, len(images)))]
-
-    sure = surely_uncut(enrolled, share, least)
-    cap = weight_cap([enrolled[site] for site in answering], share)
-
-    assert all(enrolled[site] <= cap + 1e-9 for site in sure & set(answering))
-
-
-def test_few_updates_are_held_back_while_a_stream_is_cut() -> None:
-    taken = 0
-
-    def stream() -> Any:
-        nonlocal taken
-        for place in range(50):
-            taken += 1
-            yield update(f"site-{place}", images=1 + 37 * place % 11)
-
-    ahead = [taken - given for given, _ in enumerate(capped(stream(), 0.4))]
-
-    assert max(ahead) <= 3
-
-
-def test_a_site_that_claims_a_billion_images_moves_the_mean_by_its_share_alone() -> None:
-    updates = [*honest(), update("bad", 99, images=10**9)]
-
-    cut = list(capped(iter(updates), 0.4))
-
-    bad = next(one for one in cut if one.site == "bad")
-    assert bad.images <= 0.4 * sum(one.images for one in cut)
 
 
 def test_hospitals_of_a_minority_keep_their_part_and_no_rule_that_drops_them_is_offered() -> None:

@@ -1,87 +1,28 @@
-"""No run that a coordinator can write weakens a hospital's policy."""
+"""A policy refuses, approves or lets wait what a coordinator proposes, and says why."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_runs import tiny_run
+from proposed import ALLOWED, DATA, NOON, asking, proposal_of, verdict_of
 
-from confrere_client.hospital.plan import run_of
 from confrere_client.hospital.policy import (
     TELLABLE,
     Policy,
     RunClass,
-    Verdict,
     effective,
     epsilon_of,
-    in_hours,
     judge,
     may_leave,
-    policy_text,
-    read_policy,
 )
-from confrere_client.hospital.registry import Registered
 from confrere_client.work import SENT
 from confrere_common.codes import CODES
 from confrere_common.config import Run
-from confrere_common.encoder import ENCODERS
-from confrere_common.errors import ConfigError, ExchangeError
-from confrere_common.family import Named
 from confrere_common.finetune import Finetune
-from confrere_common.loading import dump
-from confrere_common.method import METHODS
 from confrere_common.privacy.settings import Privacy
-from confrere_common.proposal import Proposal
 from confrere_common.secagg.roster import PinnedRoster
-from confrere_common.section import documentation
-
-NOON = datetime(2026, 3, 1, 12)  # noqa: DTZ001  (local time)
-RANKS = {"refused": 0, "waiting": 1, "approved": 2}
-
-
-def lent(name: str, images: int) -> Registered:
-    source = Named(name="folder", knobs={"path": "/wards/SMITH^JOHN"})
-    return Registered(name=name, source=source, images=images, patients=images)
-
-
-DATA = {"derm": lent("derm", 60), "chest": lent("chest", 40)}
-
-
-def asking(**changes: Any) -> Run:
-    data = {"source": {"name": "site", "dataset": "derm"}}
-    return tiny_run(**{"method": "simclr", "data": data, **changes})
-
-
-def proposal_of(run: Run | str, **changes: Any) -> Proposal:
-    given: dict[str, Any] = {
-        "run_id": "r1",
-        "study": "derm",
-        "run": run if isinstance(run, str) else dump(run),
-        "code": "ab" * 32,
-        "sites": 3,
-        "bytes_down": 1000,
-        "bytes_up": 1000,
-        "seed": 0,
-    }
-    return Proposal(**{**given, **changes})
-
-
-def verdict_of(
-    policy: Policy,
-    run: Run,
-    *,
-    data: Mapping[str, Registered] = DATA,
-    now: datetime = NOON,
-    **said: Any,
-) -> Verdict:
-    return judge(policy, proposal_of(run, **said), run, data_sets=data, now=now)
 
 
 def test_by_default_every_run_waits_for_a_person() -> None:
@@ -176,9 +117,6 @@ def test_a_plan_approved_beforehand_goes_ahead_until_run_or_code_change() -> Non
     assert verdict_of(policy, run, run_id="r2", sites=7).state == "approved"
     assert verdict_of(policy, run, code="cd" * 32).state == "waiting"
     assert verdict_of(policy, asking(federation={"rounds": 3})).state == "waiting"
-
-
-ALLOWED = RunClass(study="derm", methods=("simclr",), data_sets=("derm",), max_rounds=2)
 
 
 @pytest.mark.parametrize(
@@ -319,225 +257,6 @@ def test_only_figures_of_the_policy_leave_and_rounded() -> None:
 
 def test_a_policy_may_let_leave_what_the_auditor_s_page_names_and_no_more() -> None:
     assert set(TELLABLE) == set(SENT)
-
-
-# What holds for all policies and all runs.
-
-FAMILY_OF = {"methods": METHODS.names(), "encoders": ENCODERS.names()}
-RULES = ("mean", "median", "trimmed_mean")
-CLASSES = (ALLOWED, replace(ALLOWED, methods=METHODS.names(), max_rounds=10**6))
-
-
-def some(*values: Any) -> st.SearchStrategy[Any]:
-    chosen = st.lists(st.sampled_from(values), unique=True, max_size=len(values)).map(tuple)
-    return st.none() | chosen
-
-
-LIMITS: Mapping[str, st.SearchStrategy[Any]] = {
-    "data_sets": some("derm", "chest"),
-    "methods": some(*METHODS.names()),
-    "encoders": some(*ENCODERS.names()),
-    "stages": some("pretrain"),
-    "rules": some(*RULES),
-    "max_epsilon": st.none() | st.floats(0.1, 10),
-    "require_secure_aggregation": st.booleans(),
-    "min_sites": st.integers(1, 4),
-    "hours": some("20:00-06:00", "10:00-14:00", "11:30-12:30", "00:00-24:00"),
-    "threads": st.none() | st.integers(1, 8),
-    "gpus": some(0, 1, 2),
-    "max_bytes_per_round": st.integers(1, 4000),
-    "max_images": st.none() | st.integers(1, 100),
-    "min_images": st.integers(1, 70),
-    "min_cell": st.integers(2, 70),
-    "metrics": some(*TELLABLE).map(lambda names: names or ()),
-    "metric_digits": st.integers(1, 17),
-}
-
-
-@st.composite
-def policies(draw: st.DrawFn, limit: str = "") -> Policy:
-    """Draw a policy with a few limits, *limit* among them: with all of them nothing would pass."""
-    others = draw(st.lists(st.sampled_from(sorted(LIMITS)), unique=True, max_size=2))
-    values = {name: draw(LIMITS[name]) for name in {*others, limit or "hours"}}
-    kinds = draw(st.sampled_from([CLASSES, CLASSES[1:], CLASSES[:1], ()]))
-    return Policy(**{"min_sites": 1, "preapproved_classes": kinds, **values})
-
-
-@st.composite
-def run_texts(draw: st.DrawFn) -> str:
-    """Draw what a coordinator may write: sound or not, and with words of its own for the policy."""
-    plain = json.loads(dump(asking()))
-    plain["method"] = {"name": draw(st.sampled_from(METHODS.names()))}
-    plain["encoder"] = {"name": draw(st.sampled_from(ENCODERS.names()))}
-    plain["federation"]["rule"] = {"name": draw(st.sampled_from((*RULES, "own")))}
-    plain["federation"]["rounds"] = draw(st.integers(1, 5))
-    plain["data"]["source"] = draw(st.sampled_from(SOURCES_ASKED))
-    plain["train"]["device"] = draw(st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "cuda:9"]))
-    if draw(st.integers(0, 9)) == 9:
-        plain |= draw(st.sampled_from([{"policy": {"gpus": [9]}}, {"min_sites": 0}]))
-    return json.dumps(plain)
-
-
-SOURCES_ASKED: list[Mapping[str, Any]] = [
-    *[{"name": "site", "dataset": "derm"}] * 4,
-    {"name": "site", "dataset": "chest"},
-    {"name": "site"},
-    {"name": "folder", "path": "/"},
-]
-
-proposals = st.builds(
-    proposal_of,
-    run_texts(),
-    sites=st.integers(1, 5),
-    bytes_down=st.integers(0, 2000),
-    bytes_up=st.integers(0, 2000),
-)
-registries = st.sampled_from([*[DATA] * 5, {"derm": DATA["derm"]}, {"chest": DATA["chest"]}, {}])
-moments = st.integers(0, 23).map(lambda hour: NOON.replace(hour=hour))
-
-
-def carried_out(
-    policy: Policy, proposal: Proposal, data: Mapping[str, Registered], now: datetime
-) -> tuple[Run | None, Verdict]:
-    """Do as the daemon does: read, take the stricter, judge."""
-    try:
-        run = effective(run_of(proposal), policy)
-    except ExchangeError:
-        codes = ("task-unreadable",)
-        return None, Verdict(state="refused", codes=codes, sentences=codes)
-    return run, judge(policy, proposal, run, data_sets=data, now=now)
-
-
-def obeys(policy: Policy, proposal: Proposal, run: Run, entry: Registered) -> bool:
-    allowed = {
-        run.method.name: policy.methods,
-        run.encoder.name: policy.encoders,
-        run.stage: policy.stages,
-        run.federation.rule.name: policy.rules,
-        entry.name: policy.data_sets,
-    }
-    images = min(entry.images, policy.max_images or entry.images)
-    # Counted among the GPUs that the training process is shown.
-    devices = ["cpu", *(f"cuda:{number}" for number in range(len(policy.gpus or ())))]
-    devices += ["auto", "cuda"] if policy.gpus else []
-    return (
-        all(names is None or name in names for name, names in allowed.items())
-        and run.data.source.name == "site"
-        and policy.max_epsilon is None
-        and not policy.require_secure_aggregation
-        and proposal.sites >= policy.min_sites
-        and proposal.bytes_down + proposal.bytes_up <= policy.max_bytes_per_round
-        and images >= policy.min_images
-        and (policy.gpus is None or run.train.device in devices)
-    )
-
-
-MANY = settings(deadline=None, max_examples=30)
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-@MANY
-@given(drawn=st.data(), proposal=proposals, data=registries, now=moments, known=st.booleans())
-def test_no_run_whatever_weakens_the_policy(
-    limit: str,
-    drawn: st.DataObject,
-    proposal: Proposal,
-    data: Mapping[str, Registered],
-    now: datetime,
-    known: bool,
-) -> None:
-    """``policy.judge``: "Guarantee: what is approved keeps every limit of the policy"."""
-    policy = drawn.draw(policies(limit))
-    policy = replace(policy, preapproved=(proposal.digest,) if known else ())
-
-    run, verdict = carried_out(policy, proposal, data, now)
-
-    assert len(verdict.codes) == len(verdict.sentences)
-    assert set(verdict.codes) <= set(CODES)
-    assert (verdict.state == "approved") == (verdict.codes == ())
-    if verdict.state != "refused":
-        assert run is not None
-        assert obeys(policy, proposal, run, data[verdict.data_set])
-    if verdict.state == "approved":
-        assert in_hours(policy, now)
-        assert known or policy.preapproved_classes
-
-
-# The file.
-
-
-@settings(deadline=None, max_examples=30)
-@given(policy=policies())
-def test_a_policy_written_is_read_as_it_was(
-    policy: Policy, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("site") / "policy.yaml"
-    path.write_text(policy_text(policy))
-
-    assert read_policy(path) == policy
-
-
-def test_the_written_policy_explains_every_line() -> None:
-    text = policy_text(Policy())
-
-    lines = text.splitlines()
-    for name, said in documentation(Policy).items():
-        place = next(number for number, line in enumerate(lines) if line.startswith(f"{name}:"))
-        assert lines[place - 1].startswith("# ")
-        assert said.split("\n")[0].split(";")[0] in text
-
-
-def policy_faults(folder: Path, text: str) -> str:
-    (folder / "policy.yaml").write_text(text)
-    with pytest.raises(ConfigError) as told:
-        read_policy(folder / "policy.yaml")
-    return "\n".join(told.value.faults)
-
-
-def test_all_faults_of_a_policy_are_told_at_once(tmp_path: Path) -> None:
-    text = """
-methods: [simcrl]
-encoder: [vit]
-hours: ["20-06"]
-min_sites: 0
-threads: yes
-max_epsilon: .inf
-metrics: [losses]
-preapproved: [abc]
-preapproved_classes: [{study: derm, methods: [mae], data_sets: [derm], rounds: 3}]
-"""
-
-    faults = policy_faults(tmp_path, text)
-
-    for said in (
-        "unknown method 'simcrl': did you mean 'simclr'?",
-        "unknown key 'encoder': did you mean 'encoders'?",
-        "'20-06' is no span of hours: write 20:00-06:00",
-        "min_sites is 0",
-        "threads is True",
-        "max_epsilon is inf",
-        "unknown figure 'losses': did you mean 'loss'?",
-        "preapproved.0 is 'abc'",
-        "preapproved_classes.0: unknown key 'rounds': did you mean 'max_rounds'?",
-        "preapproved_classes.0.max_rounds is missing",
-    ):
-        assert said in faults
-
-
-def test_a_policy_that_is_not_there_is_a_fault_and_an_empty_one_the_default(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"policy\.yaml"):
-        read_policy(tmp_path / "policy.yaml")
-    (tmp_path / "policy.yaml").write_text("")
-
-    assert read_policy(tmp_path / "policy.yaml") == Policy()
-
-
-def test_one_name_needs_no_brackets(tmp_path: Path) -> None:
-    (tmp_path / "policy.yaml").write_text("methods: mae\nhours: 20:00-06:00\ndata_sets: []\n")
-
-    policy = read_policy(tmp_path / "policy.yaml")
-
-    assert (policy.methods, policy.hours, policy.data_sets) == (("mae",), ("20:00-06:00",), ())
 
 
 def test_epsilon_is_none_where_a_run_has_no_such_section() -> None:

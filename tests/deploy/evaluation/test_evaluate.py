@@ -1,82 +1,24 @@
-"""An evaluation from run file to report: every part, what is kept, and what is refused."""
+"""An evaluation from run file to report: every part, what is compared, and what is kept."""
 
 import json
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
+from evaluated import RUN, evaluated, paint, written
 from rich.console import Console
 
-from confrere_client.data.images import open_images
-from confrere_common.errors import CheckpointError, ConfigError, ConfrereError, DataError
+from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.loading import parse_run
-from confrere_common.model import build_model, encoder_weights, input_of
-from confrere_common.release import Card, save_release
 from confrere_common.storage import alone
 from confrere_deploy.evaluation import schema
-from confrere_deploy.evaluation.carry import carry_out
-from confrere_deploy.evaluation.contestants import contestants, names_of
 from confrere_deploy.evaluation.page import verdict
-from confrere_deploy.evaluation.parts import corrected, entry, unseen_sites
-from confrere_deploy.evaluation.wishes import Wishes, labels_in
+from confrere_deploy.evaluation.parts import corrected
+from confrere_deploy.evaluation.wishes import labels_in
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.report.numbers import Figure
 from confrere_deploy.study import tune
 from confrere_deploy.study.options import Options
-
-RUN: dict[str, Any] = {
-    "name": "tiny",
-    "stage": "finetune",
-    "data": {
-        "source": {"name": "catalog", "path": "table.csv"},
-        "image_px": 16,
-        "channels": 1,
-        "val_share": 0.3,
-    },
-    "encoder": {"name": "vit", "patch": 4, "dim": 16, "depth": 1, "heads": 2},
-    "augment": {"modality": "microscopy"},
-    "train": {"batch": 8, "steps_per_round": 2, "device": "cpu"},
-    "federation": {"rounds": 1},
-    "finetune": {"task": "classification"},
-}
-
-
-def paint(folder: Path, patients: int = 72) -> Path:
-    """Write stripes of two directions, a patient an image, with sites, sexes and ages."""
-    generator = np.random.default_rng(0)
-    y, x = np.mgrid[:16, :16]
-    lines = ["path,patient,site,label,sex,age"]
-    for number in range(patients):
-        kind = number % 2
-        wave = 128 + 60 * np.sin(0.9 * (x if kind else y)) + generator.normal(0, 20, (16, 16))
-        Image.fromarray(wave.clip(0, 255).astype(np.uint8)).save(folder / f"i{number}.png")
-        site, sex = f"site-{number // 2 % 2}", "FM"[number // 3 % 2]
-        lines.append(f"i{number}.png,p{number},{site},{'ab'[kind]},{sex},{20 + number % 60}")
-    (folder / "table.csv").write_text("\n".join(lines))
-    return written(folder, RUN)
-
-
-def written(folder: Path, plain: dict[str, Any]) -> Path:
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(plain))
-    return path
-
-
-def evaluated(
-    run_file: Path, out: Path, *encoders: Path, resume: bool = False, **wishes: Any
-) -> dict[str, Any]:
-    """Carry out an evaluation and return its report as JSON has it."""
-    plain = yaml.safe_load(run_file.read_text())
-    found = contestants(plain, encoders, str(run_file))
-    options = Options(folder=run_file.parent, out=out, resume=resume, resources={})
-    carry_out(found, Wishes(encoders=encoders, **wishes), options, Console(quiet=True))
-    report: dict[str, Any] = json.loads((out / "report.json").read_bytes())
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -142,21 +84,6 @@ def test_confidence_is_told_before_and_after_a_temperature(report: dict[str, Any
     assert all(0.05 <= value <= 20 for value in found["temperatures"])
 
 
-def test_of_findings_each_that_is_known_is_told_with_its_confidence(tmp_path: Path) -> None:
-    paint(tmp_path)
-    plain = {**RUN, "finetune": {"task": {"name": "classification", "kind": "multilabel"}}}
-
-    report = evaluated(written(tmp_path, plain), tmp_path / "out", pictures=False)
-
-    (found,) = report["calibration"]
-    bars = sum(bar["images"] for bar in found["bars_before"])
-    assert bars == 2 * report["data"]["test_images"]
-    figures = report["arms"]["scratch"]["figures"]
-    assert {"f1", "optimistic_sensitivity_at_90_specificity"} <= figures.keys()
-    assert "sensitivity_at_validation_threshold" in figures
-    assert "Each known finding" in (tmp_path / "out/report.html").read_text()
-
-
 def test_groups_are_those_that_the_catalog_knows(report: dict[str, Any]) -> None:
     found = {one["factor"]: one for one in report["factors"]}
 
@@ -182,34 +109,6 @@ def test_it_is_told_how_much_of_the_start_each_map_still_uses(
     values = [value for one in kept["reuse"][0]["levels"] for value in one["cka"]]
     assert values == pytest.approx([1.0] * len(values), abs=1e-6)
     assert min(found["levels"][-1]["cka"]) < 1 - 2e-5  # two steps move it, a little
-
-
-def test_a_prepared_data_set_is_judged_by_the_sex_and_age_of_the_hospital_s_table(
-    tmp_path: Path,
-) -> None:
-    from confrere_client.demography import KEPT
-    from confrere_client.ingest.keeping.dataset import open_dataset
-    from confrere_client.ingest.prepare import Order, prepare
-
-    paint(tmp_path)
-    table = tmp_path / "table.csv"
-    head, *rows = table.read_text().splitlines()
-    # named, for the order of exams and with it a draw is another each time: their keys are secret
-    parts = ("train", "train", "val", "test")
-    split = [f"{row},{parts[number // 4 % 4]}" for number, row in enumerate(rows)]
-    table.write_text("\n".join([f"{head},split", *split]))
-    prepare(Order(sources=(tmp_path,), dataset=tmp_path / "set", table=table))
-    source = {"name": "prepared", "path": "set", "leave_out": []}
-    run_file = written(tmp_path, {**RUN, "data": {**RUN["data"], "source": source}})
-
-    report = evaluated(run_file, tmp_path / "out", smallest=2)
-
-    factors = {one["factor"]: one for one in report["factors"]}
-    assert set(factors) == {"site", "sex", "age"}
-    assert set(factors["sex"]["figures"]) == {"female", "male"}
-    assert set(factors["age"]["figures"]) <= {"18-39", "40-59", "60-79"}
-    kept = list(open_dataset(tmp_path / "set", "set").rows(["sex", "age"]))
-    assert {row["age"] for row in kept} <= KEPT["age"]
 
 
 def test_the_report_holds_no_image_and_the_pictures_say_what_they_are(done: Path) -> None:
@@ -332,107 +231,6 @@ def test_outlines_are_told_with_what_was_missed_and_invented(tmp_path: Path) -> 
     assert "Structure by structure" in (tmp_path / "out/report.html").read_text()
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    run_file = paint(tmp_path)
-    plain = {**RUN, "train": {**RUN["train"], "batch": 0}}
-    encoders = [tmp_path / "none", tmp_path / "absent.safetensors"]
-
-    with pytest.raises(ConfigError) as told:
-        contestants(plain, encoders, str(run_file))
-
-    assert len(told.value.faults) >= 3
-    assert "batch" in str(told.value)
-    assert "absent" in str(told.value)
-
-
-def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    run_file = paint(tmp_path)
-    table = tmp_path / "table.csv"
-    table.write_text(table.read_text().replace("site-1", "site-0"))
-    private = {**RUN, "privacy": {"epsilon": 8, "delta": 1e-3}}
-    private["finetune"] = {"task": "classification", "missing": "keep"}
-
-    with pytest.raises(ConfigError, match="fewer than two sites"):
-        evaluated(run_file, tmp_path / "out", leave_one_site_out=True)
-    with pytest.raises(ConfigError, match="leave out privacy"):
-        evaluated(written(tmp_path, private), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("labels", "said"), [("", "no image is marked"), ("a", "two make a choice")]
-)
-def test_without_two_classes_nothing_is_begun(tmp_path: Path, labels: str, said: str) -> None:
-    run_file = paint(tmp_path, patients=12)
-    table = tmp_path / "table.csv"
-    table.write_text(re.sub(",[ab],", f",{labels},", table.read_text()))
-
-    with pytest.raises(ConfrereError, match=said):
-        evaluated(run_file, tmp_path / "out")
-
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_a_test_of_one_class_cannot_tell_is_not_told(tmp_path: Path) -> None:
-    run_file = paint(tmp_path, patients=18)
-    lines = (tmp_path / "table.csv").read_text().splitlines()
-    parted = [
-        f"{line},{'train' if n % 2 else ('test', 'val', 'train')[n // 2 % 3]}"
-        for n, line in enumerate(lines[1:])
-    ]
-    (tmp_path / "table.csv").write_text("\n".join([f"{lines[0]},split", *parted]))
-
-    report = evaluated(run_file, tmp_path / "out", robustness=True, pictures=False)
-
-    (found,) = report["robustness"]
-    assert (found.get("error"), found.get("degradation")) == (None, None)
-    assert set(found["curves"]["blur"]) == {None}
-    said = " ".join(report["warnings"])
-    assert "auc is not known on these test patients" in said
-    assert "3 test patients: intervals over so few are too narrow" in said
-
-
-def test_a_site_that_groups_do_not_speak_of_is_not_left_out_either(tmp_path: Path) -> None:
-    run_file = paint(tmp_path, patients=80)
-    one = contestants(yaml.safe_load(run_file.read_text()), [], str(run_file))[0]
-    images = open_images(
-        one.run.data.source, folder=tmp_path, image_px=16, cache_dir=tmp_path / "cache"
-    )
-    lecture = entry(one, images).lecture
-    where, test = images.catalog.sites.astype("U8"), lecture.test
-    where[test], where[test[:6]], where[test[6:11]] = "nine", "six", "five"
-    where[lecture.learned[:3]] = ("nine", "six", "five")
-    held = replace(lecture, images=replace(images, catalog=replace(images.catalog, sites=where)))
-
-    told = {smallest: unseen_sites(held, smallest) for smallest in (2, 6, 20)}
-
-    assert len(test) == 20
-    assert told[2] == ["five", "nine", "six"]
-    assert told[6] == ["nine"]  # beside six and nine, the total would give five away
-    assert told[20] == []
-
-
-def test_each_architecture_has_its_own_scratch(tmp_path: Path) -> None:
-    plain = {**RUN, "finetune": {"task": "classification", "classes": ["a", "b"]}}
-    for name, width in (("narrow", 8), ("wide", 16), ("again", 16)):
-        encoder = {"name": "resnet", "width": width, "stem": "small"}
-        run = parse_run({**plain, "encoder": encoder}, ALL_FAMILIES)
-        run = replace(run, data=replace(run.data, dims=2))
-        channels, size = input_of(run)
-        card = Card(encoder=run.encoder, channels=channels, size=size,
-                    preprocessing={}, training={})  # fmt: skip
-        (tmp_path / name).mkdir()
-        weights = encoder_weights(build_model(run, 0).state_dict())
-        save_release(tmp_path / name / "encoder.safetensors", weights, card)
-
-    found = contestants(plain, [tmp_path / name for name in ("narrow", "wide", "again")], "run")
-
-    widths = {one.name: one.run.encoder.knobs["width"] for one in found}
-    assert widths["scratch, resnet as narrow"] == widths["random resnet as narrow, frozen"] == 8
-    assert widths["scratch, resnet as wide"] == widths["random resnet as wide, frozen"] == 16
-    assert len(found) == 10
-
-
 def test_two_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
     run_file = paint(tmp_path, patients=12)
     evaluated(run_file, tmp_path / "out", pictures=False)
@@ -457,43 +255,3 @@ def test_a_folder_of_other_images_is_not_taken_up(done: Path, tmp_path: Path) ->
 def test_an_amount_of_labels_that_is_none_is_told(text: str) -> None:
     with pytest.raises(ConfigError, match="--labels"):
         labels_in(text)
-
-
-def test_encoders_are_called_by_their_folder_and_none_twice(tmp_path: Path) -> None:
-    paths = [tmp_path / "a/encoder.safetensors", tmp_path / "b/a/encoder.safetensors",
-             tmp_path / "vit.safetensors", tmp_path / "scratch/encoder.safetensors"]  # fmt: skip
-
-    assert names_of(paths) == ["a", "a (2)", "vit", "scratch (1)"]
-
-
-def test_a_catalog_as_hospitals_have_them_is_evaluated_or_told_of(tmp_path: Path) -> None:
-    run_file = paint(tmp_path)
-    table = tmp_path / "table.csv"
-    rows = table.read_text().splitlines()
-    rows[1] = rows[1].replace(",a,", ",c,")  # a class of one patient
-    rows[2] = rows[2].replace(",b,", ",,")  # no label
-    rows[3] = "gone.png,p2,site-1,a,?,not known"  # no file; sex and age of nobody
-    table.write_text("\n".join(rows))
-    (tmp_path / "i5.png").write_bytes(b"torn")
-
-    report = evaluated(run_file, tmp_path / "out", robustness=True, pictures=False)
-
-    said = " ".join(report["warnings"])
-    assert "Class 'c' has fewer than 3 patients" in said
-    assert "2 images could not be read" in said
-    assert report["skipped"]["count"] == 2
-    assert "p2" not in json.dumps(report)
-    assert "gone.png" not in (tmp_path / "out/report.html").read_text()
-
-
-def test_patients_who_cross_splits_are_refused_without_a_name(tmp_path: Path) -> None:
-    run_file = paint(tmp_path, patients=12)
-    lines = (tmp_path / "table.csv").read_text().splitlines()
-    crossing = [f"{line.replace(',p1,', ',p0,')},{'test' if n % 2 else 'train'}"
-                for n, line in enumerate(lines[1:])]  # fmt: skip
-    (tmp_path / "table.csv").write_text("\n".join([f"{lines[0]},split", *crossing]))
-
-    with pytest.raises(DataError, match="in more than one split") as told:
-        evaluated(run_file, tmp_path / "out")
-
-    assert "p0" not in str(told.value)
