@@ -77,13 +77,16 @@ class Row:
     """What one row compares."""
 
     variant: str
-    spread: str
     asked: Asked
+    spread: str = ""
+    """Empty for a floor."""
 
 
 def wanted(given: argparse.Namespace) -> list[Row]:
-    """Return the rows to make, plain averaging of each method and spread first."""
-    rows = []
+    """Return the rows to make: floors, then plain averaging of each method and spread first."""
+    encoders = sorted({encoder_for(method) for method in given.methods})
+    rows = [floor(given, encoders[0], "raw")]
+    rows += [floor(given, encoder, "random") for encoder in encoders]
     for spread in given.spreads:
         for method in given.methods:
             for name, changes in variants().items():
@@ -91,12 +94,10 @@ def wanted(given: argparse.Namespace) -> list[Row]:
                     continue
                 if not fits(method, changes):
                     continue
-                convolves = encoder_for(method) == "resnet"
                 every = (
                     f"data.split={SPREADS[spread]}",
                     f"federation.rounds={given.rounds}",
-                    f"data.image_px={given.px}",
-                    *([f"encoder.stem={given.stem}"] if given.stem and convolves else []),
+                    *seen(given, encoder_for(method)),
                     *changes,
                 )
                 asked = Asked(
@@ -111,6 +112,26 @@ def wanted(given: argparse.Namespace) -> list[Row]:
                 )
                 rows.append(Row(variant=name, spread=spread, asked=asked))
     return rows
+
+
+def floor(given: argparse.Namespace, encoder: str, arm: str) -> Row:
+    """Return the row of raw pixels or of an encoder that was not trained."""
+    asked = Asked(
+        data=given.set,
+        method="floor",
+        encoder=encoder,
+        arm=arm,
+        steps=0,
+        seeds=tuple(given.seeds),
+        changes=seen(given, encoder),
+    )
+    return Row(variant="raw pixels" if arm == "raw" else f"untrained {encoder}", asked=asked)
+
+
+def seen(given: argparse.Namespace, encoder: str) -> tuple[str, ...]:
+    """Return what of a run says how images reach the encoder."""
+    stem = (f"encoder.stem={given.stem}",) if given.stem and encoder == "resnet" else ()
+    return (f"data.image_px={given.px}", *stem)
 
 
 @cache
@@ -165,6 +186,14 @@ def table(group: tuple[Any, ...], rows: list[Mapping[str, Any]]) -> Iterator[str
     """Yield the lines of one table."""
     data, method, spread, _ = group
     good = [row for row in rows if "fault" not in row]
+    if not spread:
+        yield f"### {data}, floors\n\n| floor | linear AUC | kNN accuracy |\n| --- | --- | --- |"
+        yield from (
+            f"| {row['variant']} | {told(row['linear_auc'])} | {told(row['knn_accuracy'])} |"
+            for row in good
+        )
+        yield ""
+        return
     yield f"### {data}, {method}, {spread}\n"
     if good:
         one = good[0]
