@@ -32,7 +32,7 @@ from confrere_common.codes import code_of, sentence_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, ConfrereError
 from confrere_common.exchange import Refusal, Task, Update
-from confrere_common.log import reason, without_text
+from confrere_common.log import SAYABLE, reason, without_text
 from confrere_common.pki.tls import client_context
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.secagg.messages import Delivery, Request, digest_of
@@ -211,7 +211,8 @@ class Daemon:
             code = code_of(fault)
             if self._refused.get(proposal.run_id) != code:  # it is asked again every few seconds
                 self._refused[proposal.run_id] = code
-                log.warning("plan %s was refused: %s", proposal.run_id, sentence_of(code))
+                why = reason(fault) if isinstance(fault, SAYABLE) else sentence_of(code)
+                log.warning("plan %s was refused: %s", proposal.run_id, why)
             return Standing(site=site, state="refused", code=code, images=0)
 
     def _judge(self, plan: Plan, run: Run) -> Standing:
