@@ -40,8 +40,8 @@ METHODS = {
 
 ARMS = ("raw", "random", "local", "federated", "centralised")
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1") | {
-    # glibc gives large blocks back to the kernel, which clears them anew at each step: half the
-    # processor time of a Swin transformer on volumes, a tenth of a ResNet's on images.
+    # glibc gives large blocks back to the kernel, which clears them anew at each step: much of the
+    # processor time of a Swin transformer on volumes.
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
