@@ -1,11 +1,8 @@
 """What preparing a folder costs: against plain loops, with more files, and what a crop saves.
 
     python tests/benchmarks/ingest.py [--files 400] [--repeats 5] [--small 1000 20000] [--quick]
-    python tests/benchmarks/ingest.py --linear [15] [--repeats 5] [--quick]
 
 Prints a table and writes ``results/ingest.json`` (``--quick`` writes nothing).
-``--linear`` asks of a quiet machine alone whether two jobs take half the time of one, with enough
-files of each kind for so many seconds of one job, and writes ``results/ingest_linear.json``.
 
 Each plain loop does the same job with pydicom, Pillow or nibabel alone: decode, bring to the unit,
 scale, resample, write the same bytes to one file. It is given its files, DICOM sorted into series,
@@ -19,12 +16,11 @@ Seconds are of the processors, of all processes; a cost *per file* is that of N 
 N / 4, over the difference, so that the start of workers (told apart) is in neither. Ours and plain
 take turns. ``ratio`` is the median of plain over ours: 1 is as fast as plain; ``whole_ratio``
 likewise. Seconds of one and two jobs are what this machine gave beside other people's work; those
-of the wall mean little where the load is over the number of cores.
+of the wall mean little where the load is over the number of cores: ``ingest_linear.py`` asks that.
 """
 
 import argparse
 import json
-import math
 import os
 import resource
 import shutil
@@ -32,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,9 +42,6 @@ from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.preprocess_plan import Plan
 
 RATIO, CROP, GROWTH = 0.9, 50.0, 1.25
-LINEAR = 1.8
-"""How many times faster two jobs shall be than one."""
-
 CROP_VOXELS, VOLUME_VOXELS = 96, 160
 ALONE = """
 import sys
@@ -67,12 +60,12 @@ print(next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in li
 
 def cpu_s(work: Callable[[], object]) -> float:
     """Return processor seconds of this process and of those that it started and that ended."""
-    before = _spent()
+    before = spent_s()
     work()
-    return _spent() - before
+    return spent_s() - before
 
 
-def _spent() -> float:
+def spent_s() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -104,7 +97,7 @@ def compare(name: str, count: int, repeats: int, folder: Path) -> Row:
         }
         run = {who: (spent["all"][who] - spent["few"][who]) / (count - few) for who in spent["all"]}
         runs.append({**run, "start": spent["few"]["ours"] - few * run["ours"]})
-    jobs = [_both(lambda n=jobs: ours(folder / "all", out, plan, n)) for jobs in (1, 2) * 2]
+    jobs = [both(lambda n=jobs: ours(folder / "all", out, plan, n)) for jobs in (1, 2) * 2]
     return {
         "files": count,
         **{
@@ -120,46 +113,10 @@ def compare(name: str, count: int, repeats: int, folder: Path) -> Row:
     }
 
 
-def linear(name: str, seconds: float, repeats: int, folder: Path) -> Row:
-    """Return how long one and two jobs take over as many files as one is *seconds* at."""
-    make, _, plan, _ = KINDS[name]
-    few, more = 2 * BOX_SLICES, 6 * BOX_SLICES
-    spent = []
-    for files in (few, more):
-        make(folder / str(files), files)
-        spent.append(cpu_s(lambda n=files: ours(folder / str(n), folder / "set", plan)))
-    per_box_s = (spent[1] - spent[0]) / (more - few) * BOX_SLICES
-    count = BOX_SLICES * math.ceil(seconds / per_box_s)
-    make(folder / "all", count)
-    runs = [
-        [_both(lambda n=jobs: ours(folder / "all", folder / "set", plan, n)) for jobs in (1, 2)]
-        for _ in range(repeats)
-    ]
-    return {
-        "files": count,
-        "wall_s": [median(run[at][0] for run in runs) for at in (0, 1)],
-        "cpu_s": [median(run[at][1] for run in runs) for at in (0, 1)],
-        "times_faster": median(one[0] / two[0] for one, two in runs),
-        "load": round(os.getloadavg()[0], 1),
-    }
-
-
-def show_linear(kinds: Mapping[str, Row]) -> None:
-    head = ("files", "wall 1 job", "wall 2 jobs", "faster", "", "cpu 1 job", "cpu 2 jobs", "load")
-    print(f"{'':24}" + "".join(f"{word:>12}" for word in head))
-    for name, row in kinds.items():
-        words = (
-            str(row["files"]), *(f"{one:.1f}" for one in row["wall_s"]),
-            f"{row['times_faster']:.2f}", said(row["times_faster"] >= LINEAR),
-            *(f"{one:.1f}" for one in row["cpu_s"]), f"{row['load']:.1f}",
-        )  # fmt: skip
-        print(f"{name:24}" + "".join(f"{word:>12}" for word in words))
-
-
-def _both(work: Callable[[], object]) -> tuple[float, float]:
+def both(work: Callable[[], object]) -> tuple[float, float]:
     """Return seconds of the wall and of the processors."""
-    before = _spent()
-    return _wall(work), _spent() - before
+    before = spent_s()
+    return _wall(work), spent_s() - before
 
 
 def _wall(work: Callable[[], object]) -> float:
@@ -285,7 +242,7 @@ def show(result: Row) -> None:
         print(f"the parent's memory grew by a factor of {growth:.2f}: {said(growth <= GROWTH)}")
 
 
-def _each(names: Sequence[str], measured: Callable[[str, Path], Row]) -> dict[str, Row]:
+def each_kind(names: Sequence[str], measured: Callable[[str, Path], Row]) -> dict[str, Row]:
     """Return what is *measured* of each kind, in a folder of its own."""
     found = {}
     for name in names:
@@ -300,24 +257,14 @@ def main() -> None:
     words.add_argument("--repeats", type=int, default=5)
     words.add_argument("--small", type=int, nargs="*", default=[1_000, 5_000, 20_000])
     words.add_argument("--only-memory", action="store_true", help="keep the other figures")
-    words.add_argument("--linear", type=float, nargs="?", const=15.0, metavar="SECONDS")
     words.add_argument("--kinds", nargs="*", choices=KINDS, default=[*KINDS])
     words.add_argument("--quick", action="store_true", help="write nothing")
     given = words.parse_args()
-    if given.linear:
-        kinds = _each(
-            given.kinds,
-            lambda name, folder: linear(name, given.linear, given.repeats, folder),
-        )
-        show_linear(kinds)
-        if not given.quick:
-            write("ingest_linear", {**facts(), "kinds": kinds})
-        return
     if given.only_memory:
         former = json.loads((Path(__file__).parent / "results/ingest.json").read_text())
         write("ingest", {**former, "memory": memory(given.small)})
         return
-    kinds = _each(
+    kinds = each_kind(
         given.kinds,
         lambda name, folder: compare(name, given.files, given.repeats, folder),
     )

@@ -31,7 +31,11 @@ seed of three learned badly by the linear probe of validation patients."""
 LONG = {"histo": 40}
 """Rounds of the pre-training where they are not those of ``configs/learning`` (10)."""
 
-ROUNDS, STEPS = 15, 4
+ROUNDS = 15
+STEPS = {"histo": 4, "derm": 16}
+"""Of a site in a round: on ``derm`` 60 steps in all named one class for nearly all images, and
+reached 0.71 of AUC on validation patients; 240 reached 0.80."""
+
 TUNING: dict[str, dict[str, Any]] = {
     "scratch": {"lr": 1e-3, "decay": 1.0},
     "warm": {"lr": 1e-3, "decay": 0.75},
@@ -83,7 +87,7 @@ def tuning(data: str, labels: float, *, lr: float, decay: float, **task: Any) ->
         **plain,
         "name": f"{data}-tuned",
         "data": {**plain["data"], "val_share": 0.0},
-        "train": {"batch": 32, "steps_per_round": STEPS, "lr": lr},
+        "train": {"batch": 32, "steps_per_round": STEPS[data], "lr": lr},
         "federation": {"rounds": ROUNDS, "keep_checkpoints": 1},
         "finetune": {"task": {"name": "classification", **task}, "labels": labels, "decay": decay},
     }

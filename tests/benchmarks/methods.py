@@ -21,7 +21,8 @@ the representation's health at each round's end, checkpoints. Prints Markdown; w
 ``results/methods.json`` and ``.md``.
 
 ``--set`` makes rows of a changed run beside the plain ones, such as tensor-train layers:
-``--set encoder.tensor_train.rank=8 --set federation.rule=tensor_train``.
+``--set encoder.tensor_train.rank=8 --set federation.rule=tensor_train``; ``--share 0.1`` makes rows
+that learned from fewer patients, with as many steps.
 """
 
 import argparse
@@ -41,14 +42,26 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from learning import THREADS, commit, machine, told
+from methods_sets import (
+    ENCODER_KNOBS,
+    LARGE,
+    METHOD_KNOBS,
+    RATES,
+    SETS,
+    TRAIN,
+    VOLUME_KNOBS,
+    encoder_for,
+    rounds_of,
+)
 from methods_table import markdown
+from numpy.typing import NDArray
 
 from confrere_client.data.cache import default_cache_dir
 from confrere_client.data.images import Images, open_images
 from confrere_common.config import Run
-from confrere_common.encoder import ENCODERS
 from confrere_common.loading import override, parse_run
 from confrere_common.method import METHODS
 from confrere_common.model import build_model
@@ -65,68 +78,6 @@ from confrere_deploy.study.measure import Exam, arm_figures
 from confrere_server.store import ServerState
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
-LARGE = torch.cuda.is_available()
-ROUNDS = 5
-DRAWN = {"name": "dirichlet", "sites": 4, "alpha": 0.5}
-SETS: Mapping[str, Mapping[str, Any]] = {
-    "derm": {
-        "source": {
-            "name": "catalog",
-            "path": "derm_ham10000_3sites_128/manifest.csv",
-            "path_column": "file",
-            "patient_column": "lesion",
-        },
-        "split": "natural",
-        "modality": "dermatology",
-    },
-    "histo": {
-        "source": {
-            "name": "catalog",
-            "path": "histo_lc25000/manifest.csv",
-            "path_column": "file",
-            "patient_column": "near_duplicate_group",
-        },
-        "split": DRAWN,
-        "modality": "histology",
-    },
-    "pneumonia": {
-        "source": {"name": "npz", "path": "cxr_pneumoniamnist/pneumoniamnist_rebuilt.npz"},
-        "split": DRAWN,
-        "modality": "cxr",
-        "image_px": 28,
-    },
-    "adrenal": {
-        "source": {
-            "name": "npz",
-            "path": "ct_adrenalmnist3d_64/adrenalmnist3d_64.npz",
-            "dims": 3,
-        },
-        "split": DRAWN,
-        "modality": "ct",
-        "image_px": 64 if LARGE else 24,
-        "rounds": 3,
-    },
-}
-ENCODER_KNOBS: Mapping[str, Mapping[str, Any]] = {
-    "resnet": {} if LARGE else {"width": 16},
-    "vit": {"size": "tiny"} if LARGE else {"dim": 96, "depth": 4, "heads": 3},
-    "swin": {} if LARGE else {"dim": 12, "depths": [2, 2, 2], "window": 4},
-}
-VOLUME_KNOBS: Mapping[str, Mapping[str, Any]] = {"resnet": {"stem": "large"}}
-"""What differs for volumes: at full size a ResNet's first maps would take most of the time."""
-
-METHOD_KNOBS: Mapping[str, Mapping[str, Any]] = {
-    "cass": {} if LARGE else {"partner_width": 96},
-}
-"""A partner as small as the encoder: with the usual one its steps would be a ViT-Tiny's."""
-
-OF_SWIN = ("simmim", "smit", "smit_centred", "swinunetr")
-"""Methods whose papers, or the survey's row of them, pre-train a Swin transformer in 3-D."""
-
-RATES = {"resnet": 2e-3, "vit": 1e-3, "swin": 1e-3}
-TRAIN = {"derm": 32, "histo": 32, "pneumonia": 32, "adrenal": 16}
-"""Images in a step."""
-
 FLOORS = ("raw", "random")
 TRAINED = ("centralised", "federated")
 
@@ -147,6 +98,9 @@ class Asked:
     seeds: tuple[int, ...]
     changes: tuple[str, ...] = ()
     """As ``a.b=c``, of the run."""
+
+    share: float = 1.0
+    """Of each site's patients who teach; the probe has the labels of all."""
 
     large: bool = LARGE
 
@@ -204,11 +158,6 @@ def run_of(asked: Asked, folder: Path) -> tuple[Run, Images]:
     return settled(parse_run(plain, ALL_FAMILIES), images), images
 
 
-def rounds_of(data: str) -> int:
-    """Return the rounds on a set: fewer of volumes, as each ends with a look at some hundred."""
-    return int(SETS[data].get("rounds", ROUNDS))
-
-
 def measured(
     asked: Asked, folder: Path, place: Path, warm: Weights = MappingProxyType({})
 ) -> dict[str, Any]:
@@ -216,6 +165,7 @@ def measured(
     run, images = run_of(asked, folder)
     held = holdout(images.catalog, run.data.test_share, run.data.val_share, run.data.seed)
     sites = spread(run.data, images.catalog, held.train)
+    taught = fewer(sites, images.catalog.patients, asked.share)
     exam = Exam(
         images=images,
         holdout=held,
@@ -224,7 +174,7 @@ def measured(
     training = arms.Training(
         run=run,
         images=images,
-        sites=sites,
+        sites=taught,
         folder=place,
         engine=inline,
         alone=inline,
@@ -253,9 +203,20 @@ def measured(
         "sites": len(sites),
         "steps_per_round": run.train.steps_per_round,
         "test_images": len(held.test),
-        "train_images": len(held.train),
+        "train_images": sum(map(len, taught.values())),
         **trained_figures(states, cpu_s),
     }
+
+
+def fewer(
+    sites: Mapping[str, NDArray[np.int64]], patients: NDArray[Any], share: float
+) -> dict[str, NDArray[np.int64]]:
+    """Return the images of a share of each site's patients; a smaller share is part of a larger."""
+    found = {}
+    for site, rows in sites.items():
+        drawn = np.random.default_rng(0).permutation(np.unique(patients[rows]))
+        found[site] = rows[np.isin(patients[rows], drawn[: max(1, round(share * len(drawn)))])]
+    return found
 
 
 def trained_figures(states: list[ServerState], cpu_s: float) -> dict[str, Any]:
@@ -292,6 +253,7 @@ def wanted(
     steps: int,
     seeds: tuple[int, ...],
     changes: tuple[str, ...],
+    share: float = 1.0,
 ) -> list[Asked]:
     """Return the rows to make: floors of a set first, then its methods, changed or not."""
     rows = []
@@ -302,22 +264,11 @@ def wanted(
         rows += [Asked(method="floor", encoder=first[0], arm="raw", **common)]
         rows += [Asked(method="floor", encoder=kind, arm="random", **common) for kind in first]
         rows += [
-            Asked(method=name, encoder=kind, arm=arm, changes=changes, **common)
+            Asked(method=name, encoder=kind, arm=arm, changes=changes, share=share, **common)
             for name, kind in used.items()
             for arm in TRAINED
         ]
     return rows
-
-
-def encoder_for(name: str, data: str = "derm") -> str:
-    """Return the encoder that a method is shown with: a ResNet where it can train one.
-
-    In volumes those that were made for a Swin transformer have one.
-    """
-    if name in OF_SWIN and SETS[data]["source"].get("dims") == 3:
-        return "swin"
-    kinds = METHODS.member(name).encoder_kinds or ENCODERS.names()
-    return "resnet" if "resnet" in kinds else kinds[0]
 
 
 def in_process(asked: Asked, data: Path) -> dict[str, Any]:
@@ -369,6 +320,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of all sites together")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="a.b=c")
+    parser.add_argument("--share", type=float, default=1.0, help="of a site's patients who teach")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--jobs", type=int, default=1 if LARGE else 2, help="rows at once")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -381,7 +333,14 @@ def main() -> None:
             print(json.dumps(measured(asked, given.data.resolve(), Path(place))))
         return
     results, began = Table(given.out, again=given.again), time.perf_counter()
-    rows = wanted(given.methods, given.sets, given.steps, tuple(given.seeds), tuple(given.changes))
+    rows = wanted(
+        given.methods,
+        given.sets,
+        given.steps,
+        tuple(given.seeds),
+        tuple(given.changes),
+        given.share,
+    )
 
     def make(asked: Asked) -> None:
         if time.perf_counter() - began > 60 * given.minutes:

@@ -63,10 +63,16 @@ def _floors_and_methods(good: Sequence[Row]) -> Iterator[list[str]]:
     methods: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in good:
         if row["method"] != "floor":
-            name = (row["method"], row["encoder"], *row.get("changes", ()))
+            name = (row["method"], row["encoder"], *_changed(row))
             methods.setdefault(name, {})[row["arm"]] = row
     for arms in sorted(methods.values(), key=_reached, reverse=True):
         yield _method(arms, untrained)
+
+
+def _changed(row: Row) -> tuple[str, ...]:
+    """Return what a row has other than the plain ones."""
+    share = row.get("share", 1.0)
+    return (*row.get("changes", ()), *([f"{share:.0%} of the patients"] if share < 1 else []))
 
 
 def _reached(arms: Mapping[str, Row]) -> float:
@@ -84,7 +90,7 @@ def _floor(row: Row) -> list[str]:
 def _method(arms: Mapping[str, Row], untrained: Mapping[str, Row]) -> list[str]:
     some = next(iter(arms.values()))
     labels = "label" in METHODS.member(some["method"]).wants
-    name = " ".join([f"{some['method']}{' *' if labels else ''}", *some.get("changes", ())])
+    name = " ".join([f"{some['method']}{' *' if labels else ''}", *_changed(some)])
     alone, pooled = arms.get("centralised"), arms.get("federated")
     floor = untrained.get(some["encoder"])
     cells = [name, some["encoder"]]

@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 from learning import THREADS, commit, machine
-from methods import SETS
+from methods_sets import SETS
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
@@ -97,7 +97,7 @@ class Setup:
     data: str
     px: int
     stem: str
-    """Of the ResNet: 'large' looks at a sixteenth of the places, at some tenth of the cost."""
+    """Of the ResNet: 'large' looks at a sixteenth of the places, and is far cheaper."""
 
 
 def run_of(setup: Setup) -> tuple[Run, Images]:

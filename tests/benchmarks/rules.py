@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from learning import commit, machine, told
-from methods import LARGE, SETS, Asked, Table, encoder_for, in_process, rounds_of
+from methods import Asked, Table, in_process
+from methods_sets import LARGE, SETS, encoder_for, rounds_of
 from methods_table import above
 
 from confrere_common.errors import ConfigError
