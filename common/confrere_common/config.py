@@ -132,7 +132,8 @@ class Layerwise:
 
     The rounds are divided evenly among the stages; what no stage names (projector, decoder) trains
     in all of them. What rests takes no gradient and no optimizer step; its update is sent as zeros,
-    so that every round's update has the same names: memory and time are saved, bytes are not.
+    so that every round's update has the same names: no bytes are saved, and on the small encoders
+    of ``tests/benchmarks/rules.py`` no time could be told.
     Deviations from the paper: the network runs at its full depth from the start, without
     calibration at the server, which has no image, and without alignment of representations.
     """

@@ -12,7 +12,7 @@ more even: within a site (mean over sites), between sites (pairs of two sites), 
 less within: below 0 where images of different sites lie farther apart than those of one site. Of
 the encoder's features, and of the projections that the test of normality is about. Features are of
 the sites' own training images, at most 200 a site. Prints Markdown; writes
-``results/fedsigreg.json`` row by row; a second call goes on with the rows that are missing.
+``results/fedsigreg.json`` row by row, and ``.md``; a second call makes the rows that are missing.
 """
 
 import argparse
@@ -229,7 +229,9 @@ def main() -> None:
         for row in rows(given, Path(place), done):
             found["rows"].append(row)
             atomic_write(given.out, (json.dumps(found, indent=1) + "\n").encode())
-    print(markdown(found["rows"]))
+    told = markdown(found["rows"]) + "\n"
+    atomic_write(given.out.with_suffix(".md"), told.encode())
+    print(told)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ A row is one method (or floor) on one set in one arm, over all seeds, in a proce
 the code that ``confrere simulate`` runs. Rows are written as they finish; a second call goes on
 with those that are missing, so it may be stopped at any time (``--again`` makes all anew).
 
-Arms of a method: ``centralised`` (all images in one place) and ``federated`` over sites, with as
-many steps in all. Floors, one for each encoder: ``raw`` pixels and the ``random`` encoder.
+Arms of a method: ``centralised`` (all images in one place), ``federated`` over sites, with as many
+steps in all, and, where ``--arms`` asks for it, ``local``: each site alone with its share of the
+steps, the mean over the sites' encoders. Floors, one for each encoder: ``raw`` pixels and the
+``random`` encoder.
 ``derm`` has three real sites; ``histo``, ``pneumonia`` and ``adrenal`` name none, so theirs are
 drawn (Dirichlet, 0.5). The 3-D set is for the methods and encoders that take volumes; one that does
 not is told of with its reason. Methods learn from what the patients of the test do not show them;
@@ -33,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -79,7 +81,7 @@ from confrere_server.store import ServerState
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 FLOORS = ("raw", "random")
-TRAINED = ("centralised", "federated")
+TRAINED = ("centralised", "local", "federated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,8 @@ def measured(
     for seed in run.seeds:
         began = time.process_time(), time.perf_counter()
         if asked.arm in TRAINED:
-            states.append(getattr(arms, asked.arm)(training, seed))
+            made = getattr(arms, asked.arm)(training, seed)
+            states += [made] if isinstance(made, ServerState) else made
         cpu_s += time.process_time() - began[0]
         wall_s += time.perf_counter() - began[1]
         # It takes the training up where it ended.
@@ -204,7 +207,7 @@ def measured(
         "steps_per_round": run.train.steps_per_round,
         "test_images": len(held.test),
         "train_images": sum(map(len, taught.values())),
-        **trained_figures(states, cpu_s),
+        **trained_figures(states, cpu_s, len(run.seeds)),
     }
 
 
@@ -219,7 +222,7 @@ def fewer(
     return found
 
 
-def trained_figures(states: list[ServerState], cpu_s: float) -> dict[str, Any]:
+def trained_figures(states: list[ServerState], cpu_s: float, seeds: int) -> dict[str, Any]:
     """Return what the rounds tell: costs an image and a round, the loss, how alike features are."""
     records = [record for state in states for record in state.records]
     seen = sum(site.metrics.get("seen", 0) for record in records for site in record.sites)
@@ -228,7 +231,7 @@ def trained_figures(states: list[ServerState], cpu_s: float) -> dict[str, Any]:
     last = [site.metrics for state in states for site in state.records[-1].sites]
     found = {
         "cpu_s_per_image": cpu_s / seen,
-        "images_seen": seen / len(states),
+        "images_seen": seen / seeds,
         "bytes_per_round": sum(r.bytes_up + r.bytes_down for r in records) / len(records),
         "first_loss": sum(state.records[0].loss or 0 for state in states) / len(states),
         "last_loss": sum(state.records[-1].loss or 0 for state in states) / len(states),
@@ -254,19 +257,24 @@ def wanted(
     seeds: tuple[int, ...],
     changes: tuple[str, ...],
     share: float = 1.0,
+    trained: Sequence[str] = ("centralised", "federated"),
 ) -> list[Asked]:
     """Return the rows to make: floors of a set first, then its methods, changed or not."""
+    other = tuple(change for change in changes if change.startswith(("encoder.", "data.")))
     rows = []
     for data in sets:
         used = {name: encoder_for(name, data) for name in methods}
         common = {"data": data, "steps": steps, "seeds": seeds}
         first = sorted(set(used.values()))
         rows += [Asked(method="floor", encoder=first[0], arm="raw", **common)]
-        rows += [Asked(method="floor", encoder=kind, arm="random", **common) for kind in first]
+        rows += [
+            Asked(method="floor", encoder=kind, arm="random", changes=other, **common)
+            for kind in first
+        ]
         rows += [
             Asked(method=name, encoder=kind, arm=arm, changes=changes, share=share, **common)
             for name, kind in used.items()
-            for arm in TRAINED
+            for arm in trained
         ]
     return rows
 
@@ -321,6 +329,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="a.b=c")
     parser.add_argument("--share", type=float, default=1.0, help="of a site's patients who teach")
+    parser.add_argument("--arms", nargs="+", choices=TRAINED, default=["centralised", "federated"])
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
     parser.add_argument("--jobs", type=int, default=1 if LARGE else 2, help="rows at once")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -340,6 +349,7 @@ def main() -> None:
         tuple(given.seeds),
         tuple(given.changes),
         given.share,
+        given.arms,
     )
 
     def make(asked: Asked) -> None:

@@ -22,7 +22,8 @@ Row = Mapping[str, Any]
 
 HEADS = (
     *("method", "encoder", "linear AUC alone", "above untrained", "linear AUC federated"),
-    *("above untrained", "kNN federated", "RankMe alone, federated", "loss federated"),
+    *("above untrained", "linear AUC each site alone", "kNN alone, federated"),
+    *("RankMe alone, federated", "loss alone", "loss federated"),
     *("CPU ms/image", "peak MiB", "MB/round"),
 )
 
@@ -59,7 +60,7 @@ def _table(group: tuple[Any, ...], rows: Sequence[Row]) -> Iterator[str]:
 
 def _floors_and_methods(good: Sequence[Row]) -> Iterator[list[str]]:
     yield from (_floor(row) for row in good if row["method"] == "floor")
-    untrained = {row["encoder"]: row for row in good if row["arm"] == "random"}
+    untrained = {_outside(row): row for row in good if row["arm"] == "random"}
     methods: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in good:
         if row["method"] != "floor":
@@ -75,40 +76,50 @@ def _changed(row: Row) -> tuple[str, ...]:
     return (*row.get("changes", ()), *([f"{share:.0%} of the patients"] if share < 1 else []))
 
 
+def _outside(row: Row) -> tuple[str, ...]:
+    """Return what of a row an untrained encoder shares with it."""
+    changes = row.get("changes", ())
+    return (row["encoder"], *(one for one in changes if one.startswith(("encoder.", "data."))))
+
+
 def _reached(arms: Mapping[str, Row]) -> float:
     best = arms.get("federated") or next(iter(arms.values()))
     return float(best["linear_auc"]["mean"])
 
 
 def _floor(row: Row) -> list[str]:
-    name = "raw pixels" if row["arm"] == "raw" else "untrained"
+    name = "raw pixels" if row["arm"] == "raw" else " ".join(["untrained", *_outside(row)[1:]])
     encoder = "" if row["arm"] == "raw" else row["encoder"]
-    figures = [_told(row["linear_auc"]), "", "", "", _told(row["knn_accuracy"])]
-    return [name, encoder, *figures, f"{row['rankme']['mean']:.1f}", "", "", "", ""]
+    figures = [_told(row["linear_auc"]), "", "", "", "", _told(row["knn_accuracy"])]
+    return [name, encoder, *figures, f"{row['rankme']['mean']:.1f}", "", "", "", "", ""]
 
 
-def _method(arms: Mapping[str, Row], untrained: Mapping[str, Row]) -> list[str]:
+def _method(arms: Mapping[str, Row], untrained: Mapping[tuple[str, ...], Row]) -> list[str]:
     some = next(iter(arms.values()))
     labels = "label" in METHODS.member(some["method"]).wants
     name = " ".join([f"{some['method']}{' *' if labels else ''}", *_changed(some)])
-    alone, pooled = arms.get("centralised"), arms.get("federated")
-    floor = untrained.get(some["encoder"])
+    alone, pooled, local = (arms.get(arm) for arm in ("centralised", "federated", "local"))
+    floor = untrained.get(_outside(some))
     cells = [name, some["encoder"]]
     for row in (alone, pooled):
         cells += [_told(row["linear_auc"]) if row else "", above(row, floor)]
-    cells.append(_told(pooled["knn_accuracy"]) if pooled else "")
-    cells.append(", ".join(f"{row['rankme']['mean']:.1f}" for row in (alone, pooled) if row))
+    both = [row for row in (alone, pooled) if row]
+    cells += [
+        _told(local["linear_auc"]) if local else "",
+        ", ".join(f"{row['knn_accuracy']['mean']:.3f}" for row in both),
+        ", ".join(f"{row['rankme']['mean']:.1f}" for row in both),
+        *(_loss(row) for row in (alone, pooled)),
+    ]
     return [*cells, *_costs(pooled or some)]
+
+
+def _loss(row: Row | None) -> str:
+    return f"{row['first_loss']:.3g} to {row['last_loss']:.3g}" if row else ""
 
 
 def _costs(row: Row) -> list[str]:
     sent = f"{row['bytes_per_round'] / 1e6:.1f}" if row["arm"] == "federated" else ""
-    return [
-        f"{row['first_loss']:.3g} to {row['last_loss']:.3g}",
-        f"{1000 * row['cpu_s_per_image']:.1f}",
-        f"{row['peak_rss_mib']:.0f}",
-        sent,
-    ]
+    return [f"{1000 * row['cpu_s_per_image']:.1f}", f"{row['peak_rss_mib']:.0f}", sent]
 
 
 def above(row: Row | None, floor: Row | None) -> str:

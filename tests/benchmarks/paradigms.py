@@ -236,6 +236,19 @@ def in_process(setup: Setup) -> dict[str, Any]:
     return {**asdict(setup), **json.loads(done.stdout.splitlines()[-1]), **stamp}
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return a table for each set, size and number of epochs."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["px"], row["stem"], row["epochs"]), []).append(row)
+    return "".join(
+        f"### {data or 'phantom'}, {px} px, stem {stem}, at most {epochs} epochs\n\n"
+        + "\n".join(table(found))
+        + "\n\n"
+        for (data, px, stem, epochs), found in groups.items()
+    )
+
+
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of the table: quality at the end and at the stop, then what took the time."""
     yield f"| {' | '.join(COLUMNS)} |"
@@ -325,7 +338,8 @@ def main() -> None:
         asked.out.parent.mkdir(exist_ok=True)
         atomic_write(asked.out, (json.dumps({"rows": rows}, indent=1) + "\n").encode())
         print(setup.method, "crops" * setup.crops, "augmented" * setup.augmented, flush=True)
-    print("\n".join(table(rows)))
+    atomic_write(asked.out.with_suffix(".md"), markdown(rows).encode())
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """Each paper's run of configs/survey, tiny: phantoms drawn, spread, trained on to the end.
 
-In 2-D and 3-D, by the encoder that the run names. What comes after is alike for all runs, and is
-tested with ``simulate``.
+In 2-D and 3-D, by the encoder that the run names; and every method in 3-D by its name. What comes
+after is alike for all runs, and is tested with ``simulate``.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_runs import KNOBS
 
 from confrere_client.data.images import open_images
 from confrere_common.errors import RoundError
 from confrere_common.loading import read_run
+from confrere_common.method import METHODS
 from confrere_common.model import must_build_whole
 from confrere_deploy.engines.inline import inline
 from confrere_deploy.families import ALL_FAMILIES
@@ -24,6 +26,7 @@ from confrere_server.joining import must_join
 from confrere_server.store import ServerState
 
 SURVEY = sorted((Path(__file__).parents[2] / "configs" / "survey").glob("*.yaml"))
+PARADIGMS = next(path for path in SURVEY if path.stem == "paradigms")
 SMALL = (
     "data.source.images=16",
     "data.source.patients=16",
@@ -90,7 +93,26 @@ def test_a_paper_s_run_trains_to_its_end(path: Path, dims: int, tmp_path: Path) 
     assert all(bool(tensor.isfinite().all()) for tensor in state.weights.values())
 
 
-PARADIGMS = next(path for path in SURVEY if path.stem == "paradigms")
+ON_VOLUMES = {
+    "resnet": "encoder={name: resnet, width: 8, groups: 4, stem: large}",
+    "vit": "encoder={name: vit, dim: 24, depth: 1, heads: 2, patch: 8}",
+}
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_a_method_trains_on_volumes_by_its_name(method: str, tmp_path: Path) -> None:
+    kinds = METHODS.member(method).encoder_kinds or ("resnet",)
+    named = {"name": method, **KNOBS.get(method, {})}
+    if "label" in METHODS.member(method).wants:
+        named["classes"] = ["normal", "nodules", "consolidation", "fibrosis"]
+
+    state = carried(
+        PARADIGMS, tmp_path,
+        [*SMALL, *DIMS[3], ON_VOLUMES[kinds[0]], f"method={yaml.safe_dump(named)}"],
+    )  # fmt: skip
+
+    assert [record.void for record in state.records] == ["", ""]
+    assert not any(site.refused for record in state.records for site in record.sites)
 
 
 @pytest.mark.parametrize("method", ["joint", "weak"])

@@ -37,6 +37,7 @@ FULL = 10**6
 KNOBS: dict[str, dict[str, Any]] = {
     "resnet": {"width": 16, "groups": 4},
     "vit": {"dim": 48, "depth": 2, "heads": 2, "patch": 8},
+    "swin": {"dim": 24, "depths": [2, 2], "window": 3},
 }
 modes = st.lists(st.integers(1, 4), min_size=2, max_size=4)
 shapes = modes.flatmap(

@@ -57,8 +57,12 @@ def test_a_round_outlives_a_site_that_dies_after_its_keys_are_out(four: Federati
     four.wait(run, 200)
     four.start("delta")
 
+    # The quorum may be there before the fourth site is: a death among three leaves two, whose round
+    # is void, and its number is spent.
+    (first, *_) = four.events("server", "asked", run)
     closed = four.closed(run)
-    assert [facts["round"] for facts in closed] == [1, 2, 3]
+    outlived = [1, 2, 3] if len(first["sites"].split(",")) == 4 else [2, 3]
+    assert [facts["round"] for facts in closed] == outlived
     assert any("delta" not in facts["sites"].split(",") for facts in closed)
     assert all(len(facts["sites"].split(",")) >= 3 for facts in closed)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tuned import lesions, short, tune
 
 from confrere_client.evaluation.detection import FROC
@@ -54,6 +56,25 @@ def test_what_outlined_lesions_starts_another_that_does(tiny: Path, tmp_path: Pa
     dice = {key: one["arms"]["federated"]["figures"]["dice"]["mean"] for key, one in told.items()}
     assert dice[True] > dice[False]
     assert "and its decoder" in (run_file.parent / "said.txt").read_text()
+
+
+def test_a_fine_tuning_learns_from_images_with_cavities(tiny: Path, tmp_path: Path) -> None:
+    """Resection as augmentation (https://doi.org/10.1007/s11548-021-02420-2) of a task."""
+    train = {"batch": 8, "steps_per_round": 2, "lr": 0.01}
+    told = {}
+    for cavities in (0.0, 1.0):
+        changes = {"area": [0.8, 1], "cavity_probability": cavities}
+        augment = {"modality": "dermatology", "changes": changes}
+        run_file = lesions(tiny.parent, train=train, augment=augment)
+        out = tmp_path / str(cavities)
+        tune(
+            run_file, out, task={"name": "segmentation", "width": 4},
+            run=short(1, floors="none"),
+        )  # fmt: skip
+        told[cavities] = load_file(out / "encoder.safetensors")
+
+    assert all(weight.isfinite().all() for weight in told[1.0].values())
+    assert any(not torch.equal(told[0.0][name], told[1.0][name]) for name in told[0.0])
 
 
 def test_lesions_are_boxed_over_sites(tiny: Path, tmp_path: Path) -> None:
