@@ -97,6 +97,18 @@ class Course:
 
 
 @section
+class Chance:
+    """How often arms as alike as two would differ as much as these do."""
+
+    p: Annotated[float, Field(gt=0, le=1)]
+    """Two-sided, of a permutation test that swaps the arms of whole patients in all seeds at once:
+    of these networks on other patients, not of other seeds."""
+
+    p_corrected: Annotated[float, Field(gt=0, le=1)]
+    """The same where all differences of the report are looked at together (Holm)."""
+
+
+@section
 class TunedReport:
     """Everything that report.html shows."""
 
@@ -138,6 +150,9 @@ class TunedReport:
 
     differences: dict[str, Figure] = Field(default_factory=dict)
     """'federated-local' -> paired difference of the leading measure on the same test patients."""
+
+    chances: dict[str, Chance] = Field(default_factory=dict)
+    """'federated-local' -> p of that difference, where every seed answered in both arms."""
 
     joining: Joining | None = None
     """Whether joining paid for each site; absent unless both 'federated' and 'local' ran."""
@@ -230,9 +245,13 @@ def _verdicts(report: TunedReport) -> list[str]:
         how = ("above" if gap.low > 0 else "below") if apart else "not told apart from"
         said.append(
             f"'{ours}' is {how} '{theirs}': paired difference of {report.headline} "
-            f"{spoken(gap, sign=True)}."
+            f"{spoken(gap, sign=True)}{_chance(report.chances.get(pair))}."
         )
     return said
+
+
+def _chance(found: Chance | None) -> str:
+    return f", p = {found.p:.2g} ({found.p_corrected:.2g} corrected)" if found else ""
 
 
 def _costs(report: TunedReport) -> list[tuple[str, str]]:

@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.device import choose_device
-from confrere_client.evaluation.paired import Weighed, weighed_difference, weighed_figure
-from confrere_client.finetune.judge import Answers, Exam, Judge
+from confrere_client.evaluation.paired import (
+    Weighed,
+    holm,
+    swap_test,
+    weighed_difference,
+    weighed_figure,
+)
+from confrere_client.finetune.judge import Answers, Exam, Judge, both
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Figure
 from confrere_common.loading import as_dict, digest, dump
@@ -47,7 +53,8 @@ def report_of(lecture: Lecture, judge: Judge, done: Done, clock: Clock, command:
         headline=judge.HEADLINE,
         sites=tuple(_sites(lecture)),
         arms={name: _arm(lecture, judge, name, seeds) for name, seeds in done.items()},
-        differences=_differences(lecture, judge, done),
+        differences=(gaps := _differences(lecture, judge, done)),
+        chances=_chances(lecture, judge, done, gaps),
         joining=_joining(lecture, judge, done),
         courses=tuple(_courses(lecture, done)),
         evaluation=told,
@@ -119,6 +126,32 @@ def _difference(
     patients = lecture.images.catalog.patients[rows]
     mine, other = [leading(arm) for arm in ours], [leading(arm) for arm in theirs]
     return _plain(weighed_difference(mine, other, patients))
+
+
+def _chances(
+    lecture: Lecture, judge: Judge, done: Done, gaps: Mapping[str, schema.Figure]
+) -> dict[str, tuned.Chance]:
+    """Return p of each difference, by itself and where all are looked at together."""
+    pairs = {pair: pair.split("-") for pair in gaps}
+    found = {
+        pair: _p(lecture, judge, done[ours], done[theirs]) for pair, (ours, theirs) in pairs.items()
+    }
+    known = {pair: p for pair, p in found.items() if np.isfinite(p)}
+    corrected = holm(known)
+    return {pair: tuned.Chance(p=p, p_corrected=corrected[pair]) for pair, p in known.items()}
+
+
+def _p(lecture: Lecture, judge: Judge, ours: Sequence[Arm], theirs: Sequence[Arm]) -> float:
+    """Return p that two arms differ by chance, seed by seed on the same images; NaN: not known."""
+    rows = _common([*ours, *theirs])
+    if len(ours) != len(theirs):
+        return float("nan")
+    exam = exam_of(lecture, rows)
+    found = [
+        both(judge, at(mine, rows), at(other, rows), exam)
+        for mine, other in zip(ours, theirs, strict=True)
+    ]
+    return swap_test(found, lecture.images.catalog.patients[rows])
 
 
 def _joining(lecture: Lecture, judge: Judge, done: Done) -> schema.Joining | None:

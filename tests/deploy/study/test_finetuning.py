@@ -26,6 +26,8 @@ def test_sites_fine_tune_together_and_are_judged_on_held_out_patients(
     assert federated["auc"]["low"] <= federated["auc"]["mean"] <= federated["auc"]["high"]
     assert {"brier", "ece", "recall of 2"} <= federated.keys()
     assert set(report["differences"]) >= {"federated-raw", "federated-local"}
+    assert report["chances"].keys() == report["differences"].keys()
+    assert all(0 < one["p"] <= one["p_corrected"] <= 1 for one in report["chances"].values())
     for arm in report["arms"].values():
         assert "specificity_at_validation_threshold" in arm["figures"]
     for site, gain in report["joining"]["gains"].items():
