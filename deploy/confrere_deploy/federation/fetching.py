@@ -15,49 +15,59 @@ from confrere_common.codes import CODES, sentence_of
 from confrere_common.config import Run
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.pki.keys import signing_public
-from confrere_common.release import DECODER
 from confrere_common.wire import HEAD
 from confrere_deploy.description.report import write_described_report
 from confrere_deploy.federation.federal_report import write_federal_report
 from confrere_server.description.collecting import FILE, from_json, shared_from_json
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
+from confrere_server.runs.publish import LEFT, RELEASE
 from confrere_server.runs.queue import Folder
 from confrere_server.runs.recall import site_heads
 
-RELEASE = "release.json"
+COORDINATOR = "coordinator.pub"
+REPORT = ("report.json", "report.html")
+BESIDE = (RELEASE, COORDINATOR, *REPORT)
+"""What ``fetch`` brings beside the files that the coordinator sealed."""
 
 
 def fetch(workspace: Workspace, folder: Folder, target: Path) -> list[Path]:
-    """Copy a finished run's files to *target* and write its report beside them."""
+    """Copy a finished run's files to *target* and write its report beside them.
+
+    What an earlier fetch left there of any run goes first: the seal does not cover it.
+    """
     if folder.standing.state != "done":
         raise ConfigError(
             [f"it is {folder.standing.state}: there is a release once it is done."],
             folder.path.name,
         )
+    if target.resolve() == folder.path.resolve():
+        raise ConfigError(["is the run's own folder: name another with --out."], str(target))
+    run, sealed = folder.order.parsed(), _sealed(folder)
     target.mkdir(parents=True, exist_ok=True)
-    run = folder.order.parsed()
-    for name in (DECODER, "task.safetensors", "task.json"):  # of an older run in the same place
+    for name in (*LEFT, *BESIDE):
         (target / name).unlink(missing_ok=True)
-    copied = [
-        Path(shutil.copy2(folder.path / name, target / name))
-        for name in (*_sealed(folder), RELEASE)
-    ]
-    key = Path(shutil.copy2(workspace.keys / "signing.pub", target / "coordinator.pub"))
+    copied = [Path(shutil.copy2(folder.path / name, target / name)) for name in (*sealed, RELEASE)]
+    key = Path(shutil.copy2(workspace.keys / "signing.pub", target / COORDINATOR))
     if run.stage == "describe":
         _write_described(run, target)
     else:
         write_federal_report(folder, target)
-    return [*copied, key, target / "report.json", target / "report.html"]
+    return [*copied, key, *(target / name for name in REPORT)]
 
 
 def _sealed(folder: Folder) -> list[str]:
     """Return the names of the files that the run left, as its own seal has them."""
     try:
         said = json.loads((folder.path / RELEASE).read_bytes())
-        return [Path(name).name for name in said["release"]["files"]]
+        return sealed_names(said["release"])
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{folder.path.name} has no {RELEASE} that can be read.") from None
+
+
+def sealed_names(said: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files under a seal, each a plain name that leads nowhere else."""
+    return [Path(name).name for name in said["files"]]
 
 
 def _write_described(run: Run, target: Path) -> None:
@@ -80,7 +90,7 @@ def verify_release(folder: Path, key: Path) -> Mapping[str, Any]:
     CheckpointError; *key* must come from the coordinator by another way than the release.
     """
     try:
-        content, pem = (folder / "release.json").read_bytes(), key.read_bytes()
+        content, pem = (folder / RELEASE).read_bytes(), key.read_bytes()
     except OSError as fault:
         raise CheckpointError(f"{fault.filename} cannot be read: {fault.strerror}.") from None
     said = unseal("release", content, signing_public(pem))

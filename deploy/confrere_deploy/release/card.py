@@ -5,8 +5,12 @@ those of Mitchell et al. (https://doi.org/10.1145/3287560.3287596).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from confrere_deploy.release.scored import scored
+from confrere_deploy.report.pooled import Evaluated
 
 SCHEMA = 1
 INTENDED = (
@@ -25,31 +29,51 @@ NO_RESULT = (
     "Nothing was measured on test patients of this run: evaluate the encoder on your own before "
     "anybody relies on it."
 )
-
+OF_THEIR_OWN = (
+    "Its figures are of held-out patients of the sites that took part in it: of another hospital's "
+    "patients they say little. Evaluate it on your own before anybody relies on it."
+)
 UNPREPARED = (
     "How the hospitals prepared their images is not told: the run demanded nothing of it "
     "(data.preparation), and sites do not say it."
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a run's own files say, as plain values; empty where it has no such file."""
+
+    encoder: Mapping[str, Any]
+    """encoder.json"""
+
+    release: Mapping[str, Any] = field(default_factory=dict)
+    """release.json's sealed words, of a federation."""
+
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """report.json"""
+
+    evaluation: Evaluated | None = None
+    """evaluation.json, of a federation whose sites scored what they trained."""
+
+
 def card_of(
-    encoder: Mapping[str, Any],
-    release: Mapping[str, Any],
-    report: Mapping[str, Any],
+    files: Files,
     *,
     intended: str = "",
     results: Mapping[str, Any] | None = None,
     portable: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the card from encoder.json, release.json (sealed words) and report.json.
+    """Return the card of a run from its files.
 
-    Where a run has no *release* or *report*, they are empty. *results* are tables of figures that
-    were measured elsewhere, name -> measure -> {mean, low, high, n}.
+    *results* are tables of figures that were measured elsewhere, name -> measure -> {mean, low,
+    high, n}.
     """
+    encoder, release, report = files.encoder, files.release, files.report
     training: Mapping[str, Any] = {**encoder.get("training", {}), **release}
     run = report.get("run", {})
     arms = report.get("arms") or training.get("results") or {}
     tables = {**_tables(arms), **(results or {})}
+    counted = scored(files.evaluation, report)
     privacy = training.get("privacy", run.get("privacy"))
     return {
         "schema": SCHEMA,
@@ -61,10 +85,10 @@ def card_of(
         "input": encoder["input"],
         "preprocessing": encoder["preprocessing"],
         "portable": dict(portable or {}),
-        "data": _data(training, report),
+        "data": _data(training, report, counted),
         "method": {
             "method": training.get("method"),
-            "task": training.get("task"),
+            "task": training.get("task") or report.get("task"),
             "rounds": training.get("rounds"),
             "seed": training.get("seed"),
             "federation": run.get("federation"),
@@ -79,9 +103,11 @@ def card_of(
         },
         "floors": [name for name in tables if name in FLOORS],
         "results": tables,
+        "scored_by_sites": counted,
         "limits": [
             *([UNPREPARED] if release and "prepared" not in encoder["preprocessing"] else ()),
-            *_limits(privacy, tables, report),
+            *_limits(privacy, tables, counted),
+            *report.get("warnings", ()),
         ],
         "provenance": _provenance(training, report),
     }
@@ -91,17 +117,21 @@ FLOORS = ("raw", "random", "probe", "scratch", "local")
 """Arms that training together must beat to be worth it."""
 
 
-def _data(training: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+def _data(
+    training: Mapping[str, Any], report: Mapping[str, Any], counted: Mapping[str, Any]
+) -> dict[str, Any]:
     sites: Sequence[Mapping[str, Any]] = report.get("sites") or training.get("sites") or ()
-    kept = ("site", "images", "patients", "rounds", "test_patients")
+    # Where sites held patients out, the coordinator knows of none but counted images.
+    tested = () if counted else ("test_patients",)
+    kept = ("site", "images", "patients", "rounds", *tested)
     told = [{key: site[key] for key in kept if site.get(key) is not None} for site in sites]
     of = report.get("data", {})
     return {
         "modality": of.get("modality"),
         "classes": list(of.get("classes", ())),
         "images": sum(site.get("images", 0) for site in told),
-        "test_images": of.get("test_images"),
-        "test_patients": of.get("test_patients"),
+        "test_images": counted["images"] if counted else of.get("test_images"),
+        "test_patients": None if counted else of.get("test_patients"),
         "sites": told,
     }
 
@@ -130,12 +160,13 @@ def _tables(arms: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _limits(privacy: Any, tables: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
+def _limits(privacy: Any, tables: Mapping[str, Any], counted: Mapping[str, Any]) -> Iterator[str]:
     if privacy is None:
         yield NO_PRIVACY
-    if not tables:
+    if counted:
+        yield OF_THEIR_OWN
+    elif not tables:
         yield NO_RESULT
-    yield from report.get("warnings", ())
 
 
 def _provenance(training: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,21 +16,19 @@ from confrere_common.manifest import NAME, listed, signed_manifest
 from confrere_common.pki.keys import public_pem, read_signing_key, write_key
 from confrere_common.release import DECODER, load_decoder, load_release
 from confrere_common.storage import atomic_folder, atomic_write
-from confrere_deploy.federation.fetching import verify_release
-from confrere_deploy.release.card import card_of
+from confrere_deploy.federation.fetching import (
+    BESIDE,
+    COORDINATOR,
+    REPORT,
+    sealed_names,
+    verify_release,
+)
+from confrere_deploy.release.card import Files, card_of
 from confrere_deploy.release.markdown import card_markdown
 from confrere_deploy.release.portable import write_portable
-
-ENCODER = "encoder.safetensors"
-SEALED = "release.json"
-COORDINATOR = "coordinator.pub"
-TASK = ("task.safetensors", "task.json")
-"""What a fine-tuning leaves beside its encoder: the whole network, and the run that made it."""
-KEPT = (
-    ENCODER, "encoder.json", SEALED, COORDINATOR, *TASK,
-    "rounds.json", "report.json", "report.html",
-)  # fmt: skip
-"""What is taken over from a run's folder, where it is there."""
+from confrere_deploy.report.pooled import Evaluated, evaluated
+from confrere_server.runs.judging import FILE as EVALUATION
+from confrere_server.runs.publish import CARD, ENCODER, RELEASE, TRAINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +54,8 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
     _must_be_free(out)
     encoder, _ = load_release(source / ENCODER)
     _, decoder = load_decoder(source / ENCODER)
-    kept = (*KEPT, DECODER) if decoder else KEPT
-    sealed = verify_release(source, source / COORDINATOR) if (source / SEALED).exists() else {}
-    report = _json(source / "report.json") if (source / "report.json").exists() else {}
+    files = _files(source)
+    kept = _kept(files.release, bool(decoder))
     card: dict[str, Any] = {}
 
     def fill(folder: Path) -> None:
@@ -68,15 +65,45 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
                 shutil.copyfile(source / name, folder / name)
         portable = write_portable(encoder, folder, wishes.formats)
         card.update(
-            card_of(
-                _json(source / "encoder.json"), sealed, report,
-                intended=wishes.intended, results=wishes.results, portable=portable,
-            )
-        )  # fmt: skip
+            card_of(files, intended=wishes.intended, results=wishes.results, portable=portable)
+        )
         _write_words(folder, card, key)
 
     atomic_folder(out, fill)
     return card
+
+
+def _files(source: Path) -> Files:
+    """Return what the run's files say; CheckpointError where they are not as they were sealed."""
+    sealed = verify_release(source, source / COORDINATOR) if (source / RELEASE).exists() else {}
+    report, *_ = REPORT
+    return Files(
+        encoder=_json(source / CARD),
+        release=sealed,
+        report=_json(source / report) if (source / report).exists() else {},
+        # Not as the report has it: that is made by whoever fetches, and could say anything.
+        evaluation=_evaluation(source) if EVALUATION in sealed.get("files", ()) else None,
+    )
+
+
+def _kept(sealed: Mapping[str, Any], decoder: bool) -> tuple[str, ...]:
+    """Return what is taken over from a run's folder, where it is there: all that was sealed.
+
+    Of a simulated run, which nobody sealed, it is what a training leaves and its report.
+    """
+    if sealed:
+        return (*sealed_names(sealed), *BESIDE)
+    return (*(name for name in TRAINED if decoder or name != DECODER), *REPORT)
+
+
+def _evaluation(source: Path) -> Evaluated | None:
+    try:
+        return evaluated(json.loads((source / EVALUATION).read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(
+            f"{source / EVALUATION} is no evaluation that this version reads: export the run with "
+            "the version of confrere that it was made with."
+        ) from None
 
 
 def _write_words(folder: Path, card: Mapping[str, Any], key: Ed25519PrivateKey) -> None:

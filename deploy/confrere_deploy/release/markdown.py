@@ -27,7 +27,7 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "## Training", "", *_rows(card["method"]))
     privacy = {key: value for key, value in card["privacy"].items() if key != "spends"}
     yield from ("", "## Privacy", "", *_rows(privacy), *_table(card["privacy"]["spends"]))
-    yield from ("", "## Results", "", *_results(card["results"], card["floors"]))
+    yield from ("", "## Results", *_measured(card))
     yield from ("", "## Limits", "")
     yield from (f"- {_plain(text)}" for text in card["limits"] or ["None is known."])
     yield from ("", "## Provenance", "", *_rows(card["provenance"]))
@@ -64,9 +64,15 @@ def _portable(files: Mapping[str, Any]) -> Iterator[str]:
         yield f"- `{name}` ({of['format']}): differs by at most {of['largest_difference']:.2g}"
 
 
+def _measured(card: Mapping[str, Any]) -> Iterator[str]:
+    parts = (_results(card["results"], card["floors"]), _scored(card["scored_by_sites"]))
+    written = [found for part in parts if (found := [*part])] or [["Nothing was measured."]]
+    for part in written:
+        yield from ("", *part)
+
+
 def _results(tables: Mapping[str, Any], floors: Sequence[str]) -> Iterator[str]:
     if not tables:
-        yield "Nothing was measured."
         return
     yield from (
         "| of | measure | mean | 95 % interval | seeds |",
@@ -79,6 +85,39 @@ def _results(tables: Mapping[str, Any], floors: Sequence[str]) -> Iterator[str]:
                 f"| {_plain(name)}{floor} | {_plain(measure)} | {of['mean']:.3f} | "
                 f"{of['low']:.3f} to {of['high']:.3f} | {of.get('n', '')} |"
             )
+
+
+def _scored(counted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what sites counted of the model's scores: the mean of all classes, then each."""
+    if not counted:
+        return
+    yield (
+        f"Scored by the sites after round {counted['round']}, on patients whom they held out: "
+        f"{counted['sites']} of {counted['asked']} sites told of {counted['images']} images, in "
+        f"cells of {counted['smallest_cell']} patients or more."
+    )
+    yield from (
+        "",
+        "| of | measure | mean | low to high | images | of others | sites |",
+        "| --- " * 7 + "|",
+    )
+    for measure, of in counted["pooled"].items():
+        all_of_them = {key: counted[key] for key in ("images", "sites")}
+        yield _counted_row("mean of all", measure, {**of, **all_of_them})
+    for name, figures in counted["classes"].items():
+        for measure, of in figures.items():
+            yield _counted_row(f"'{name}'", measure, of)
+    for note in counted["notes"]:
+        yield from ("", _plain(note))
+
+
+def _counted_row(name: str, measure: str, of: Mapping[str, Any]) -> str:
+    mean = f"{of['mean']:.3f}" if "mean" in of else "too coarse"
+    cells = (
+        _plain(name), _plain(measure), mean, f"{of['low']:.3f} to {of['high']:.3f}",
+        of["images"], of.get("others", ""), of["sites"],
+    )  # fmt: skip
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def _plain(text: Any) -> str:

@@ -7,10 +7,8 @@ from typing import Any
 from confrere_common.errors import CheckpointError
 from confrere_common.manifest import NAME, read_manifest, unlisted
 from confrere_common.pki.keys import signing_public
-from confrere_deploy.federation.fetching import verify_release
-
-BESIDE = ("release.json", "coordinator.pub", "report.json", "report.html")
-"""What ``server fetch`` brings beside the files that the coordinator sealed."""
+from confrere_deploy.federation.fetching import BESIDE, COORDINATOR, verify_release
+from confrere_server.runs.publish import RELEASE
 
 EXPORTED = ("exporter.pub", "card.json")
 """What ``export`` alone writes: where it stands, there was a manifest."""
@@ -37,9 +35,9 @@ def verify(folder: Path, key: Path) -> str:
             f"{folder} holds what nobody signed: {', '.join(added[:5])}. Take it out, or get the "
             "release again."
         )
-    if "release.json" not in said["files"]:
+    if RELEASE not in said["files"]:
         return _exported(said)
-    sealed = verify_release(folder, folder / "coordinator.pub")
+    sealed = verify_release(folder, folder / COORDINATOR)
     return f"{_exported(said)} Within it, the coordinator's seal is {_fetched(sealed)}"
 
 

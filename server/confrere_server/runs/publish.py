@@ -25,10 +25,10 @@ from confrere_common.model import (
 from confrere_common.pack import views
 from confrere_common.preparation import demanded
 from confrere_common.privacy.terms import epsilon_of
-from confrere_common.release import Card, save_release
+from confrere_common.release import DECODER, Card, save_release
 from confrere_common.storage import atomic_write
+from confrere_server.description.collecting import FILE as DESCRIPTION
 from confrere_server.description.collecting import (
-    FILE,
     as_json,
     asked_of,
     kept_in,
@@ -42,7 +42,18 @@ from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState
 
-ENCODER, NETWORK = "encoder.safetensors", "task.safetensors"
+ENCODER, CARD = "encoder.safetensors", "encoder.json"
+NETWORK, TASK = "task.safetensors", "task.json"
+ROUNDS, RELEASE = "rounds.json", "release.json"
+
+TRAINED = (ENCODER, CARD, DECODER, NETWORK, TASK)
+"""What a training leaves, of a federation or simulated: an encoder, its card, the decoder if there
+is one, and of a fine-tuning the whole network and the run that made it."""
+
+LEFT = (*TRAINED, EVALUATION, DESCRIPTION, ROUNDS)
+"""Every file that a run of any stage may leave under its seal; which of them it left, that says.
+
+Whoever copies goes by the seal, and whoever makes room for another run's files by this."""
 
 
 def publish(
@@ -67,9 +78,9 @@ def publish(
         "sites": _sites(state, folder.standing.sites if run.privacy is not None else {}),
     }
     files_of = _description if run.stage == "describe" else _encoder
-    names = (*files_of(folder, run, state, training), "rounds.json")
+    names = (*files_of(folder, run, state, training), ROUNDS)
     rounds = [{**record.as_dict(), "loss": record.loss} for record in state.records]
-    atomic_write(folder.path / "rounds.json", json.dumps(rounds, indent=1).encode())
+    atomic_write(folder.path / ROUNDS, json.dumps(rounds, indent=1).encode())
     files = {name: _sha256(folder.path / name) for name in names}
     length, head = workspace.chain().head()
     release = {
@@ -79,7 +90,7 @@ def publish(
         "server_head": {"length": length, "head": head},
     }
     sealed = seal("release", release, workspace.signing_key())
-    atomic_write(folder.path / "release.json", sealed)
+    atomic_write(folder.path / RELEASE, sealed)
 
 
 def _sha256(path: Path) -> str:
@@ -111,8 +122,8 @@ def _network(folder: Folder, run: Run, state: ServerState) -> Iterator[str]:
     if task.head == "shared":
         atomic_write(folder.path / NETWORK, views(state.weights))
         yield NETWORK
-    atomic_write(folder.path / "task.json", dump(run).encode())
-    yield "task.json"
+    atomic_write(folder.path / TASK, dump(run).encode())
+    yield TASK
     if evaluation_of(run) is not None:
         found = json.dumps(summed(folder.path, run), indent=1, allow_nan=False)
         atomic_write(folder.path / EVALUATION, found.encode())
@@ -124,8 +135,8 @@ def _description(
 ) -> tuple[str, ...]:
     told = put_together(run, state, kept_in(folder.path))
     sharing = among(shared_in(folder.path), [*told])
-    atomic_write(folder.path / FILE, as_json(told, asked_of(run), sharing))
-    return (FILE,)
+    atomic_write(folder.path / DESCRIPTION, as_json(told, asked_of(run), sharing))
+    return (DESCRIPTION,)
 
 
 def _sites(state: ServerState, told: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

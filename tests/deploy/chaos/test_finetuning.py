@@ -16,6 +16,8 @@ from confrere_common.loading import parse_run
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.federation.fetching import fetch, verify_release
 from confrere_deploy.federation.submitting import must_be_federable, started, warm_weights
+from confrere_deploy.release.export import Wishes, export, signing_key
+from confrere_deploy.release.verify import verify
 from confrere_server.runs.queue import Folder, submit
 
 pytestmark = pytest.mark.long
@@ -74,6 +76,13 @@ def approve(standing: Federation, run: Folder) -> None:
         decide(standing.folder(name), run.path.name, "approve", "dpo")
 
 
+def released(fetched: Path) -> str:
+    """Export what was fetched, and return what its verification says."""
+    signer, _ = signing_key(fetched.parent / "export.key")
+    export(fetched, fetched.parent / "release", signer, Wishes())
+    return verify(fetched.parent / "release", fetched.parent / "export.pub")
+
+
 def test_sites_fine_tune_a_release_and_count_how_it_does_through_a_server_s_death(
     taught: Federation, tmp_path: Path
 ) -> None:
@@ -90,6 +99,8 @@ def test_sites_fine_tune_a_release_and_count_how_it_does_through_a_server_s_deat
     found = report["evaluation"]
     whys = {site["site"]: site.get("refused", "") for site in found["sites"]}
     assert {ENCODER, "task.safetensors", "evaluation.json"} <= said["files"].keys()
+    assert "the coordinator's seal is sound" in released(tmp_path / "out")
+    assert f"{found['auc']:.3f} | " in (tmp_path / "release/card.md").read_text()
     assert found["round"] == 4
     assert found["course"].keys() == {"2", "4"}
     assert found["auc"] > 0.8
@@ -128,7 +139,7 @@ def test_a_policy_without_fine_tuning_refuses_it_and_says_why(taught: Federation
     taught.wait(run, 20, "stopped")
 
 
-def test_a_head_may_stay_at_its_site(taught: Federation) -> None:
+def test_a_head_may_stay_at_its_site(taught: Federation, tmp_path: Path) -> None:
     run = submitted(taught, head="local")
     approve(taught, run)
     taught.wait(run, 90)
@@ -138,3 +149,5 @@ def test_a_head_may_stay_at_its_site(taught: Federation) -> None:
     assert (run.path / ENCODER).exists()
     assert told["alpha"]["tallies"]
     assert told["gamma"] == "nothing-to-score"
+    fetch(taught.workspace, run, tmp_path / "out")
+    assert "the coordinator's seal is sound" in released(tmp_path / "out")

@@ -7,40 +7,23 @@ from typing import Any
 
 import pytest
 from loopback import make_workspace
+from published import finished, tuned
 from safetensors.torch import load
 from served import federated
 
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
-from confrere_common.finetune import Finetune
-from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import signing_public
 from confrere_common.release import DECODER, load_release
 from confrere_deploy.federation.fetching import checked, fetch, heads_told, rows_of, witness_in
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
-from confrere_server.record import RoundRecord, SiteRecord
-from confrere_server.runs.publish import publish
-from confrere_server.runs.queue import Folder, submit
-from confrere_server.store import ServerState, save_state
+from confrere_server.runs.queue import submit
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return make_workspace(tmp_path / "study")
-
-
-def finished(workspace: Workspace, run: Run | None = None) -> Folder:
-    run = run or federated()
-    folder = submit(workspace.runs, run)
-    site = SiteRecord(site="north", images=9, metrics={"loss": 0.5})
-    record = RoundRecord(round=1, sites=(site,), bytes_up=1, bytes_down=1, seconds=1.0, void="")
-    weights = shared_weights(build_model(run, 0))
-    state = ServerState(round=1, weights=weights, step={}, records=(record,))
-    save_state(folder.path / "checkpoints", state, digest=folder.order.digest, keep=1)
-    publish(workspace, folder, state, {})
-    folder.stand(replace(folder.standing, state="done"))
-    return folder
 
 
 def test_what_is_fetched_can_be_loaded_and_checked_elsewhere(
@@ -57,11 +40,6 @@ def test_what_is_fetched_can_be_loaded_and_checked_elsewhere(
     release = unseal("release", there["release.json"].read_bytes(), key)
     assert release["run"] == folder.order.id
     assert "signing.key" not in there
-
-
-def tuned(**changes: Any) -> Run:
-    section = Finetune(**{"classes": ("a", "b"), **changes})
-    return replace(federated(rounds=1), stage="finetune", finetune=section)
 
 
 def fetched(workspace: Workspace, run: Run, target: Path) -> tuple[set[str], dict[str, Any]]:

@@ -4,7 +4,6 @@ away since it was signed gives CheckpointError."
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from loopback import make_workspace
-from served import federated
+from published import finished
 from tiny_runs import ENCODERS
 from typer.testing import CliRunner
 
@@ -22,17 +21,12 @@ from confrere_common.encoder import build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.family import Named
 from confrere_common.manifest import NAME
-from confrere_common.model import build_model, shared_weights
 from confrere_common.pki.keys import public_pem
 from confrere_common.release import DECODER, Card, load_decoder, load_release, save_release
 from confrere_deploy.cli import app
 from confrere_deploy.federation.fetching import fetch
 from confrere_deploy.release.export import Wishes, export, results_in, signing_key
 from confrere_deploy.release.verify import verify
-from confrere_server.record import RoundRecord, SiteRecord
-from confrere_server.runs.publish import publish
-from confrere_server.runs.queue import submit
-from confrere_server.store import ServerState, save_state
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 FIGURE = {"mean": 0.8, "low": 0.75, "high": 0.86, "n": 3}
@@ -267,16 +261,7 @@ def test_what_lies_beside_an_older_release_is_not_lost(run: Path, tmp_path: Path
 def fetched(folder: Path) -> Path:
     """Fetch the release of a federated run that is done."""
     workspace = make_workspace(folder / "study")
-    run = federated()
-    order = submit(workspace.runs, run)
-    site = SiteRecord(site="north", images=9, metrics={"loss": 0.5})
-    record = RoundRecord(round=1, sites=(site,), bytes_up=1, bytes_down=1, seconds=1.0, void="")
-    weights = shared_weights(build_model(run, 0))
-    state = ServerState(round=1, weights=weights, step={}, records=(record,))
-    save_state(order.path / "checkpoints", state, digest=order.order.digest, keep=1)
-    publish(workspace, order, state, {"north": (5, "cd" * 32)})
-    order.stand(replace(order.standing, state="done"))
-    fetch(workspace, order, folder / "fetched")
+    fetch(workspace, finished(workspace), folder / "fetched")
     return folder / "fetched"
 
 
