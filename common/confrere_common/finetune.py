@@ -101,9 +101,12 @@ class Finetune:
     """How often rare classes are drawn: as they occur, by the root of that, or all the same. For
     tasks in which an image has one class."""
 
-    missing: Literal["mask", "keep"] = "mask"
-    """What becomes of classes that a site has no image of: left out of its loss, so that it
-    does not teach the others that there is no such class (https://doi.org/10.1145/3447548.3467254)."""
+    missing: Literal["mask", "keep"] | None = None
+    """What becomes of classes that a site has no image, mask or box of. mask (so it is where the
+    key is absent): left out of its loss, so that it does not teach the others that there is no such
+    class (https://doi.org/10.1145/3447548.3467254). keep: they stay. Masks and boxes do not tell
+    what is absent from what nobody annotated; keep is better where every site looked for all, as
+    images then also teach where a class is not. What it is for each task: docs/federation.md."""
 
     patience: Annotated[int, Field(ge=1)] | None = 10
     """Rounds without a better validation score after which training ends (confrere finetune)."""

@@ -41,6 +41,9 @@ class FineTask(Method):
     classed: ClassVar[bool] = True
     """Whether classes must be known before it can be built."""
 
+    tells_apart: ClassVar[bool] = True
+    """Whether its loss tells classes apart, so that one that a site lacks can be left out."""
+
     compares: ClassVar[bool] = False
     """Whether it is judged by how an image lies beside those that were learned from."""
 
@@ -95,6 +98,7 @@ def build_task(finetune: Finetune, encoder: Encoder) -> FineTask:
     named = finetune.task
     make: Any = TASKS.member(named.name)
     _must_have_one_class(finetune, make.marks)
+    _must_tell_classes_apart(finetune, make)
     if make.classed and finetune.classes is None:
         raise ConfigError(
             ["finetune.classes is open: name the classes, or let images of one place settle them."]
@@ -113,6 +117,18 @@ def _must_have_one_class(finetune: Finetune, marks: str) -> None:
                 f"finetune.sampling is '{finetune.sampling}', which draws images by their class; "
                 f"an image of task '{finetune.task.name}' has "
                 f"{'several findings' if several else f'{marks} and no class'}: write plain"
+            ]
+        )
+
+
+def _must_tell_classes_apart(finetune: Finetune, make: type[FineTask]) -> None:
+    """Raise ConfigError where classes are to be left out of a loss that has none."""
+    if finetune.missing == "mask" and not make.tells_apart:
+        raise ConfigError(
+            [
+                "finetune.missing is 'mask', which leaves the classes that a site lacks out of its "
+                f"loss; that of task '{finetune.task.name}' tells no classes apart: take the key "
+                "out"
             ]
         )
 

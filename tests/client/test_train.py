@@ -329,6 +329,6 @@ def test_a_segmentation_sees_each_mask_where_its_image_was_cut(tmp_path: Path) -
     trainer, generator = Trainer(run), torch.Generator().manual_seed(0)
 
     for rows in (np.array([0, 1, 2]), np.array([2, 2, 6])):
-        images, (masks,) = trainer.seen(lesson, rows, generator)
+        images, (masks, _) = trainer.seen(lesson, rows, generator)
         assert torch.equal(masks, (images[:, 0] > 128).long())
     assert trainer.round(start(run), {}, lesson, place=place()).metrics["loss"] > 0

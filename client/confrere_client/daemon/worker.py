@@ -32,11 +32,13 @@ from confrere_client.daemon.lessons import Shelf, entry_of, evaluated, shelf, te
 from confrere_client.daemon.outbox import MaskedUpdate, Outbox
 from confrere_client.daemon.veiled import claim, seat_of
 from confrere_client.describing import describe
-from confrere_client.finetune.lesson import site_lesson
+from confrere_client.facts import Pixels
+from confrere_client.finetune.lacking import lacking
+from confrere_client.finetune.lesson import Lesson, site_lesson
 from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.plans import read_plan
 from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy, usable_images
-from confrere_client.hospital.registry import open_registered
+from confrere_client.hospital.registry import open_registered, printable
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_client.marking import marks_that_leave
 from confrere_client.privacy.budget import Ledger
@@ -100,6 +102,7 @@ class Worker:
         own = Task(run=text, round=task.round, seed=task.seed, weights=task.weights)
         lent = self._shelf(plain["run_id"], run, policy)
         images, learned = site_lesson(run, lent.images, lent.held)
+        _say_what_is_lacking(plain["run_id"], images)
         if len(images) < policy.min_images:
             self.tell(errand=plain["key"], refused="not-enough-images")
             return
@@ -220,6 +223,20 @@ class Worker:
 @lru_cache(maxsize=1)
 def _trainer(text: str) -> Trainer:
     return Trainer(parse_run(json.loads(text), COMMON_FAMILIES))
+
+
+def _say_what_is_lacking(run_id: str, images: Pixels) -> None:
+    """Tell the hospital, in its own log, which of the run's classes no image here has."""
+    if isinstance(images, Lesson):
+        said = lacking(images.finetune, images.counts, "this site")
+        _say_once(run_id, tuple(printable(sentence, 600) for sentence in said))
+
+
+@lru_cache(maxsize=1)
+def _say_once(run_id: str, sentences: tuple[str, ...]) -> None:
+    """Log what is to be known of a run; not again each round."""
+    for sentence in sentences:
+        log.warning("run '%s': %s", run_id, sentence)
 
 
 def _account(

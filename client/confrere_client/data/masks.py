@@ -57,7 +57,7 @@ class Masks:
 
         Where images keep their own sizes: the voxels of all masks in one row.
         """
-        self._must_exist()
+        _ = self.told  # they are read where they were not yet
         return np.asarray(np.load(self.home / "masks.npy", mmap_mode="r"))
 
     def of(self, row: int) -> NDArray[np.uint8]:
@@ -71,9 +71,12 @@ class Masks:
 
     @cached_property
     def told(self) -> dict[str, Any]:
-        """Return which images have a mask, the highest class, and what was left out, why."""
-        self._must_exist()
-        found: dict[str, Any] = json.loads((self.home / "masks.json").read_bytes())
+        """Return which images have a mask, what it holds, and what was left out, why."""
+        found = self._noted()
+        if "kinds" not in found:  # nothing is there, or what an earlier version noted
+            with disk():
+                self._build()
+            found = self._noted()
         return found
 
     @property
@@ -81,16 +84,25 @@ class Masks:
         """Say of which images there is a mask, (N,)."""
         return np.asarray(self.told["known"], np.bool_)
 
-    def _must_exist(self) -> None:
-        if not (self.home / "masks.json").exists():
-            with disk():
-                self._build()
+    @cached_property
+    def holds(self) -> NDArray[np.bool_]:
+        """Say which masks hold which class as they are kept, (N, K): the first is class 1."""
+        found = np.zeros((len(self.records), self.told["highest"]), np.bool_)
+        for row, kinds in enumerate(self.told["kinds"]):
+            found[row, np.array(kinds, np.int64) - 1] = True
+        return found
+
+    def _noted(self) -> dict[str, Any]:
+        file = self.home / "masks.json"
+        found: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {}
+        return found
 
     def _build(self) -> None:
         reasons: Counter[str] = Counter()
         known, empty, highest = [False] * len(self.records), 0, 0
         part = self.home / ".masks.part"
         places: list[list[int]] = [[] for _ in self.records]
+        kinds: list[list[int]] = [[] for _ in self.records]
         shape = (self._starts[-1],) if self.own else (len(self.records), *self.shape)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # mapped images need no cache
         whole = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
@@ -102,14 +114,15 @@ class Masks:
             except UnreadableImage as fault:
                 reasons[str(fault)] += 1
                 continue
-            self._at(whole, row)[...] = mask if self.own else fitted(mask, self.shape)
-            places[row] = _some(mask) if self.own else []
+            kept = mask if self.own else fitted(mask, self.shape)
+            self._at(whole, row)[...] = kept
+            places[row], kinds[row] = _some(mask) if self.own else [], _kinds(kept)
             known[row], highest = True, max(highest, int(mask.max(initial=0)))
             empty += not mask.any()
         whole.flush()
         del whole
         part.replace(self.home / "masks.npy")
-        told: dict[str, Any] = {"known": known, "highest": highest, "empty": empty}
+        told: dict[str, Any] = {"known": known, "highest": highest, "empty": empty, "kinds": kinds}
         told |= {"skipped": dict(reasons), **({"places": places} if self.own else {})}
         atomic_write(self.home / "masks.json", json.dumps(told).encode())
         for reason, count in reasons.items():
@@ -131,6 +144,14 @@ def _some(mask: Mask) -> list[int]:
     marked = np.flatnonzero(mask)
     spread = np.linspace(0, len(marked) - 1, min(PLACES, len(marked))).astype(np.int64)
     return [int(place) for place in marked[spread]]
+
+
+def _kinds(mask: Mask) -> list[int]:
+    """Return the classes that a mask holds, but for background."""
+    seen = np.zeros(HIGHEST + 1, np.bool_)
+    for part in mask:  # not all at once: as places they take eight times the room
+        seen[part] = True
+    return [int(kind) for kind in np.flatnonzero(seen[1:]) + 1]
 
 
 def read_mask(record: Record) -> Mask:

@@ -73,7 +73,7 @@ def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> R
     if not len(rows):
         return rows
     if TASKS.member(finetune.task.name).marks == "mask":
-        return rows if told_whole(_structures(lesson), patients_N, smallest) else rows[:0]
+        return rows if told_whole(lesson.holds, patients_N, smallest) else rows[:0]
     sides_NC = _sides(lesson)
     if sides_NC is not None:
         return rows if told_apart(sides_NC, patients_N, smallest) else rows[:0]
@@ -87,10 +87,9 @@ def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> R
 def _sides(lesson: Lesson) -> Flags | None:
     """Return which images have what is told apart from its absence; None for exclusive classes."""
     finetune = lesson.finetune
-    if TASKS.member(finetune.task.name).marks == "boxes":
-        return boxed(lesson)
-    if finetune.task.knobs.get("kind") == "multilabel":
-        return np.asarray(lesson.findings == 1)
+    boxed = TASKS.member(finetune.task.name).marks == "boxes"
+    if boxed or finetune.task.knobs.get("kind") == "multilabel":
+        return lesson.holds
     if finetune.normal is not None:
         # Without a normal image of anybody else there is nothing that an image could lie beside.
         left = (_others(lesson).labels == finetune.normal).any()
@@ -103,18 +102,3 @@ def _others(lesson: Lesson) -> Lesson:
     images, patients = lesson.images, lesson.images.catalog.patients
     rows = np.flatnonzero(~np.isin(patients, patients[lesson.rows]))
     return replace(lesson, rows=rows[marked(images, lesson.finetune)[rows]])
-
-
-def boxed(lesson: Lesson) -> Flags:
-    """Return in which images a box of which class is drawn."""
-    kinds = np.arange(len(lesson.finetune.classes or ()))
-    drawn_NQM = lesson.known("boxes", np.arange(len(lesson))).numpy()
-    found: Flags = (drawn_NQM[..., -1:] == kinds).any(axis=1)
-    return found
-
-
-def _structures(lesson: Lesson) -> Flags:
-    """Return which images have which structure; masks are read one by one, as they may be large."""
-    kinds = np.arange(1, len(lesson.finetune.classes or ()) + 1)
-    every = [np.isin(kinds, np.unique(lesson.whole_mask(n))) for n in range(len(lesson))]
-    return np.array(every, bool).reshape(len(lesson), len(kinds))

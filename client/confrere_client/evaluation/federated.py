@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.enough import boxed, told_apart, told_whole
+from confrere_client.evaluation.enough import told_apart, told_whole
 from confrere_client.evaluation.shared import Answer, answer, cells
 from confrere_client.finetune import classification, retrieval
 from confrere_client.finetune.judge import Answers, Exam
@@ -96,7 +96,7 @@ def _boxes(answers: Answers, exam: Exam, smallest: int) -> Answer:
     sure_NK = [np.where(found_NQR[..., -1] == k, found_NQR[..., -2], 0).max(1) for k in kinds]
     lesson = Lesson(images=exam.images, rows=exam.asked, finetune=finetune)
     patients_N = exam.images.catalog.patients[exam.asked]
-    drawn_NK = boxed(lesson).astype(np.int64)
+    drawn_NK = lesson.holds.astype(np.int64)
     return _findings(np.stack(sure_NK, axis=1), drawn_NK, patients_N, smallest)
 
 

@@ -14,6 +14,9 @@ one of them is empty   0       0     the image's diagonal, the worst that this i
 An undefined distance (infinite, or left out) would reward a model for finding nothing at all where
 it is unsure. How often each row applied is told with the figures.
 
+A class that no case of a test set has takes no part in a mean over classes: else whoever finds
+nothing would score 1 for it, and the more of them a run names, the better.
+
 Shapes: S seeds, N cases, [Z] Y X voxels, K classes (background among them), C = K - 1 classes that
 are judged.
 """
@@ -55,6 +58,14 @@ class Cases:
         return Cases(
             **{name: np.concatenate([vars(part)[name] for part in parts]) for name in names}
         )
+
+
+def over_classes(values_NC: Floats, truth_empty_NC: NDArray[np.bool_]) -> Floats:
+    """Return each case's mean over the classes that any case has, (N,); NaN where none is there."""
+    there_C = ~np.asarray(truth_empty_NC, np.bool_).all(axis=0)
+    if not there_C.any():
+        return np.full(len(values_NC), np.nan)
+    return np.asarray(values_NC[:, there_C].mean(axis=1))
 
 
 def judged(

@@ -17,6 +17,7 @@ from confrere_client.data.catalog import Catalog, patient_labels
 from confrere_client.data.images import Images
 from confrere_client.data.subset import Subset
 from confrere_client.facts import Pixels
+from confrere_client.finetune.lacking import left_out
 from confrere_common.config import Run
 from confrere_common.errors import DataError
 from confrere_common.finetune import Finetune
@@ -53,12 +54,6 @@ class Lesson:
         marked = TASKS.member(self.finetune.task.name).marks == "mask"
         part = self.images.cut(self.rows[positions], generator, marked=marked)
         return self if part is self.images else replace(self, images=part)
-
-    def whole_mask(self, position: int) -> NDArray[np.uint8]:
-        """Return all of one image's mask, ([Z] Y X)."""
-        mask = self.images.whole_mask(int(self.rows[position]))
-        _must_reach(int(mask.max(initial=0)), self.finetune)
-        return mask
 
     def known(self, kind: str, positions: NDArray[np.int64]) -> Tensor:
         """Return what is known of images, (B, ...); classes are numbered as the run names them."""
@@ -99,24 +94,37 @@ class Lesson:
         return findings(catalog, self.finetune.classes or ())[catalog.labels[self.rows]]
 
     @cached_property
-    def counts(self) -> NDArray[np.int64]:
-        """Return how many images of the lesson have each class, or each finding."""
+    def holds(self) -> NDArray[np.bool_]:
+        """Say which images have which class, finding or structure, or a box of it, (N, K)."""
+        kinds = np.arange(len(self.finetune.classes or ()))
+        match TASKS.member(self.finetune.task.name).marks:
+            case "mask":
+                return self._outlined(len(kinds))
+            case "boxes":
+                boxes_NQM = self.known("boxes", np.arange(len(self))).numpy()
+                return np.asarray((boxes_NQM[..., -1:] == kinds).any(axis=1))
         if self._many:
-            return np.asarray(np.nansum(self.findings, axis=0), np.int64)
-        known = self.labels[self.labels >= 0]
-        return np.bincount(known, minlength=len(self.finetune.classes or ()))
+            return np.asarray(self.findings == 1)
+        return np.asarray(self.labels[:, None] == kinds)
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Return the classes that no image of the lesson has."""
-        names = self.finetune.classes or ()
-        return tuple(name for name, n in zip(names, self.counts, strict=True) if not n)
+    def _outlined(self, named: int) -> NDArray[np.bool_]:
+        found = np.zeros((len(self), named), np.bool_)
+        if self.images.masks is not None:
+            held_NC = self.images.masks.holds[self.rows]
+            _must_reach(int(np.flatnonzero(held_NC.any(axis=0)).max(initial=-1)) + 1, self.finetune)
+            found[:, : held_NC.shape[1]] = held_NC[:, :named]
+        return found
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many images of the lesson have each class, each finding or each structure."""
+        return np.asarray(self.holds.sum(axis=0), np.int64)
 
     @cached_property
     def prior(self) -> NDArray[np.float32]:
         """Return the logarithm of each class's share; minus infinity for what is to be left out."""
-        floor = 0.0 if self.finetune.missing == "mask" else 1.0
-        counts_K = np.maximum(self.counts, floor)
+        out_K = left_out(self.finetune, self.counts)
+        counts_K = np.where(out_K, 0, np.maximum(self.counts, 1))
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(counts_K / max(counts_K.sum(), 1)), np.float32)
 

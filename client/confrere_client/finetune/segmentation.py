@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confrere_client.evaluation.paired import InUnits, Weighed, weighed_mean
-from confrere_client.evaluation.segmentation import Cases, Structure, judged, structures
+from confrere_client.evaluation.segmentation import (
+    Cases,
+    Structure,
+    judged,
+    over_classes,
+    structures,
+)
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, asked_in_batches
 from confrere_common.augment import intensity
 from confrere_common.augment.pipeline import normalise
 from confrere_common.task import FineTask
 
 HEADLINE = "dice"
+
+MEANS: Mapping[str, str] = {"dice": "dice_NC", "iou": "iou_NC", "hd95 over diagonal": "far_NC"}
+"""Figure -> the answers of which it is the mean."""
 
 BLACK = -intensity.MEAN / intensity.STD
 """What the darkest voxel is after normalising."""
@@ -99,23 +108,24 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
-    """Return means over cases; distances as shares of the image's diagonal, and in mm if known."""
+    """Return means over cases, and over the structures that any image asked about has.
+
+    Distances are shares of the image's diagonal, and in mm too if known. NaN of a structure that
+    no image has.
+    """
     names = (exam.run.finetune.classes or ()) if exam.run.finetune is not None else ()
-    found = {
-        "dice": weighed_mean(answers["dice_NC"].mean(axis=1)),
-        "iou": weighed_mean(answers["iou_NC"].mean(axis=1)),
-        "hd95 over diagonal": weighed_mean(answers["far_NC"].mean(axis=1)),
-        "dice where there is something": weighed_mean(
-            np.where(answers["empty_NC"], np.nan, answers["dice_NC"])[:, 0]
-        ),
+    empty_NC = answers["empty_NC"]
+    found: dict[str, Weighed] = {
+        name: weighed_mean(over_classes(answers[values], empty_NC))
+        for name, values in MEANS.items()
     }
     if "mm_NC" in answers:
-        found["hd95 mm"] = InUnits(values_N=answers["mm_NC"].mean(axis=1))
+        found["hd95 mm"] = InUnits(values_N=over_classes(answers["mm_NC"], empty_NC))
     if len(names) == 1:
-        return found
-    del found["dice where there is something"]
-    dice = {f"dice of {n}": weighed_mean(answers["dice_NC"][:, k]) for k, n in enumerate(names)}
-    return {**found, **dice}
+        there_NC = np.where(empty_NC, np.nan, answers["dice_NC"])
+        return {**found, "dice where there is something": weighed_mean(there_NC[:, 0])}
+    dice_NC = np.where(empty_NC.all(axis=0), np.nan, answers["dice_NC"])
+    return found | {f"dice of {n}": weighed_mean(dice_NC[:, k]) for k, n in enumerate(names)}
 
 
 def told_structures(seeds: Sequence[Answers], exam: Exam) -> Mapping[str, Structure]:

@@ -1,10 +1,16 @@
 """A plan that fine-tunes as a doctor reads it: that labels are used, and what leaves of scores."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
+from confrere_client.finetune.lacking import lacking
+from confrere_client.finetune.lesson import parts
 from confrere_client.hospital.policy import Policy
-from confrere_client.hospital.registry import printable
+from confrere_client.hospital.registry import Registered, open_registered, printable
 from confrere_common.config import Run
+from confrere_common.errors import ConfrereError
 from confrere_common.finetune import Finetune
 from confrere_common.judged import evaluation_of
 from confrere_common.model import task_of
@@ -37,6 +43,28 @@ def learning(task: Finetune) -> Iterator[Row]:
     yield "starts from", whence
     head = "stays here: the encoder alone is joined" if task.head == "local" else "leaves too"
     yield "head", f"{head}."
+
+
+def lacks(task: Finetune, entry: Registered, policy: Policy) -> Iterator[Row]:
+    """Yield which of the run's classes the hospital's data set lacks, where labels tell.
+
+    Masks and boxes are read when the first round begins; of these the worker's log tells it.
+    """
+    marks = TASKS.member(task.task.name).marks
+    if entry.only_scored:
+        return
+    if marks != "label":
+        yield "classes you lack", f"looked up in your {MARKS[marks]} at the first round: worker.log"
+        return
+    try:
+        labels = [r.label for r in open_registered(entry, policy.max_images).records()]
+    except ConfrereError:  # what cannot be read is told when it is trained on
+        return
+    several = task.task.knobs.get("kind") == "multilabel"
+    found = Counter(one for name in labels for one in (parts(name) if several else (name,)))
+    counts_K = np.array([found[name] for name in task.classes or ()], np.int64)
+    if said := " ".join(lacking(task, counts_K, "your data set")):
+        yield "classes you lack", printable(said, 600)
 
 
 GRADED = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from confrere_client.hospital.describe_text import describing, leaving
-from confrere_client.hospital.finetune_text import learning, scoring
+from confrere_client.hospital.finetune_text import lacks, learning, scoring
 from confrere_client.hospital.plan import Plan, run_of
 from confrere_client.hospital.policy import (
     Policy,
@@ -91,6 +91,8 @@ def _proposed(
         yield "other sites", f"{plan.proposal.sites - 1} enrolled, as the coordinator says"
         return
     yield from (*_training(run, policy), lent, *_prepared(run, entry))
+    if (task := task_of(run)) is not None and entry is not None:
+        yield from lacks(task, entry, policy)
     yield from _leaving(plan, run, policy)
     yield from (*_protection(run, entry), *_company(plan, run))
 

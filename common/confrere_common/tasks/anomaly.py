@@ -24,6 +24,7 @@ class Anomaly(FineTask):
     """Only images of the normal class teach; the others serve to judge."""
 
     wants = ("label",)
+    tells_apart = False
     beside = ("head.narrow", "head.decoder")
     compares = True
 

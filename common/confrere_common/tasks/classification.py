@@ -4,6 +4,10 @@ Rare classes: sampling is the run's (``finetune.sampling``); here are focal loss
 (https://arxiv.org/abs/1708.02002) and logit adjustment by the site's own frequencies
 (https://arxiv.org/abs/2007.07314), which over sites is FedLC (https://arxiv.org/abs/2209.00189).
 
+A class that a site lacks leaves its softmax, a finding its sum. Of classes in an order none has a
+logit of its own: there a threshold is left out on one side of which the site has nobody, so classes
+beyond all that it has. One between others stays: both its thresholds have images on either side.
+
 Shapes: B images, F features, K classes, T = K - 1 thresholds.
 """
 
@@ -18,11 +22,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
 from confrere_common.method import Augment
+from confrere_common.parts.lacking import ABSENT, present
 from confrere_common.section import section
 from confrere_common.task import FineTask
-
-ABSENT = -1e4
-"""What is added to the logit of a class that a site has no image of; infinity has no gradient."""
 
 
 class Classification(FineTask):
@@ -80,11 +82,12 @@ class Classification(FineTask):
             case "multiclass":
                 return self._exclusive(logits, truth, prior_BK)
             case "multilabel":
-                weights_BK = truth.isfinite() & prior_BK.isfinite()
+                weights_BK = truth.isfinite() & present(prior_BK)
                 return self._binary(logits, truth.nan_to_num(0.0), weights_BK)
         steps_T = torch.arange(logits.shape[1], device=truth.device)
-        known_B1 = (truth >= 0)[:, None]
-        return self._binary(logits, truth[:, None] > steps_T, known_B1.expand_as(logits))
+        there_BK = present(prior_BK)
+        known_BT = (truth >= 0)[:, None] & there_BK[:, 1:] & there_BK[:, :-1]
+        return self._binary(logits, truth[:, None] > steps_T, known_BT)
 
     def predict(self, images_BCZYX: Tensor) -> Tensor:
         """Return probabilities of the classes (B, K); in a row they sum to 1 unless multilabel."""
@@ -101,7 +104,7 @@ class Classification(FineTask):
         return found_BK / found_BK.sum(1, keepdim=True)
 
     def _exclusive(self, logits_BK: Tensor, truth_B: Tensor, prior_BK: Tensor) -> Tensor:
-        shift_BK = torch.where(prior_BK.isfinite(), self.config.adjust * prior_BK, ABSENT)
+        shift_BK = torch.where(present(prior_BK), self.config.adjust * prior_BK, ABSENT)
         logs_BK = log_softmax(logits_BK + shift_BK, dim=1)
         log_B = logs_BK.gather(1, truth_B.clamp(min=0)[:, None])[:, 0]
         return self._focused(-log_B) * (truth_B >= 0).to(log_B.dtype)

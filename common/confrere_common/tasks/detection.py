@@ -3,7 +3,9 @@
 FCOS (https://arxiv.org/abs/1904.01355): no anchors; a map answers for boxes of its own scale; focal
 loss over classes (https://arxiv.org/abs/1708.02002), IoU loss over boxes, and how central a place
 is. Deviations: losses are means over an image's own places, so that each image stands alone, and
-the head sees whole images, moved by mirrors alone (a turned box is no box).
+the head sees whole images, moved by mirrors alone (a turned box is no box). A class that is left
+out at a site (``finetune.missing``) has no part in the focal loss there; each class has a sigmoid
+of its own, so the others are taught as ever.
 
 Shapes: B images, C channels, [Z] Y X voxels (Z only in 3-D), M boxes (padded with NaN), P places of
 all maps, K classes, D axes in the order X Y [Z].
@@ -24,6 +26,7 @@ from confrere_common.augment.presets import Ranges
 from confrere_common.encoder import Encoder
 from confrere_common.method import Augment
 from confrere_common.parts.decoder import enlarged
+from confrere_common.parts.lacking import present
 from confrere_common.section import section
 from confrere_common.task import FineTask
 
@@ -50,7 +53,7 @@ class Detection(FineTask):
     """finetune.classes names what boxes hold."""
 
     marks = "boxes"
-    wants = ("boxes",)
+    wants = ("boxes", "prior")
 
     @section
     class Config:
@@ -89,17 +92,20 @@ class Detection(FineTask):
         augment: Augment,
         generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
-        """Return images, and for each place its class (-1 for none), its reach, its centrality."""
+        """Return images, and for each place its class (-1 for none), its reach, its centrality.
+
+        Last is which classes stay in the loss, (B, K).
+        """
         if isinstance(augment, Pipeline):
             augment = replace(augment, ranges=still(augment.ranges))
         views_BCZYX, boxes_BM = self._mirrored(
             augment(images_BCZYX, generator), known[0], generator
         )
-        return (views_BCZYX, *self._due(boxes_BM))
+        return (views_BCZYX, *self._due(boxes_BM), present(known[1]))
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return focal loss of the classes, IoU loss of the boxes and entropy of centrality."""
-        images_BCZYX, kinds_BP, reach_BPE, central_BP = views
+        images_BCZYX, kinds_BP, reach_BPE, central_BP, stays_BK = views
         logits_BPK, found_BPE, middle_BP = self._found(images_BCZYX)
         there_BP = (kinds_BP >= 0).to(logits_BPK.dtype)
         count_B = there_BP.sum(1).clamp(min=1)
@@ -107,7 +113,7 @@ class Detection(FineTask):
         truth_BPK = (kinds_BP[..., None] == kinds_K).to(logits_BPK.dtype)
         each = binary_cross_entropy_with_logits(logits_BPK, truth_BPK, reduction="none")
         hard = (1 - torch.exp(-each)).clamp(min=1e-6) ** self.config.focal
-        weight = 0.25 * truth_BPK + 0.75 * (1 - truth_BPK)
+        weight = (0.25 * truth_BPK + 0.75 * (1 - truth_BPK)) * stays_BK[:, None]
         kind_B = (weight * hard * each).sum((1, 2)) / count_B
         central_BP = central_BP.to(logits_BPK.dtype)
         overlap_BP = _overlap(found_BPE, reach_BPE.to(logits_BPK.dtype))

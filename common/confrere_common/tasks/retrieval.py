@@ -2,7 +2,8 @@
 
 Each image is drawn to a learned place of its class by a softmax over cosines
 (https://arxiv.org/abs/1811.12649): pairs of images, as triplets compare, would tie patients
-together.
+together. A class that a site lacks leaves its softmax: else its images would drive the place of a
+class away that they know nothing of.
 
 Shapes: B images, F features, G features of an index, K classes.
 """
@@ -18,6 +19,7 @@ from torch.nn.functional import log_softmax, normalize
 from confrere_common.encoder import Encoder
 from confrere_common.errors import ConfigError
 from confrere_common.method import Augment
+from confrere_common.parts.lacking import present, restricted
 from confrere_common.section import section
 from confrere_common.task import FineTask
 
@@ -25,7 +27,7 @@ from confrere_common.task import FineTask
 class Retrieval(FineTask):
     """Its answers are unit vectors; near ones are alike."""
 
-    wants = ("label",)
+    wants = ("label", "prior")
     compares = True
 
     @section
@@ -54,16 +56,18 @@ class Retrieval(FineTask):
         augment: Augment,
         generator: torch.Generator,
     ) -> tuple[Tensor, ...]:
-        """Return augmented images and their classes."""
-        return augment(images_BCZYX, generator), known[0]
+        """Return augmented images, their classes, and the logarithm of the site's frequencies."""
+        labels_B, prior_BK = known
+        return augment(images_BCZYX, generator), labels_B, prior_BK
 
     def losses(self, *views: Tensor) -> Tensor:
         """Return how far each image is from its class's place, beside the others'; 0 unlabelled."""
-        images_BCZYX, labels_B = views
+        images_BCZYX, labels_B, prior_BK = views
         places: nn.Linear = self.head["places"]  # type: ignore[assignment]
         found_BG = self._found(images_BCZYX)
         cosines_BK = found_BG @ normalize(places.weight, dim=1).to(found_BG.dtype).T
-        logs_BK = log_softmax(cosines_BK / self.config.temperature, dim=1)
+        logits_BK = restricted(cosines_BK / self.config.temperature, present(prior_BK))
+        logs_BK = log_softmax(logits_BK, dim=1)
         log_B = logs_BK.gather(1, labels_B.clamp(min=0)[:, None])[:, 0]
         return -log_B * (labels_B >= 0).to(log_B.dtype)
 

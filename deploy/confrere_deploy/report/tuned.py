@@ -53,7 +53,7 @@ class TunedSite:
     """Patients behind them; absent where the hospitals keep that to themselves."""
 
     classes: dict[str, Natural] = Field(default_factory=dict)
-    """Class -> its images; empty for a task without classes."""
+    """Class -> images that have it, in their label, their mask or a box."""
 
     test_patients: Natural = 0
     """Patients who count for it in the test."""

@@ -140,6 +140,7 @@ def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
     data = replace(run.data, channels=images.channels, dims=images.dims)  # type: ignore[arg-type]
     run = replace(arms.single(run) if alone else run, data=data)
     task = must_finetune(run)
+    named = task.classes is not None
     run = replace(run, finetune=replace(task, classes=task.classes or _classes(images, task)))
     run, warm = with_start(run, folder)
     task = must_finetune(run)
@@ -160,7 +161,7 @@ def prepared(run: Run, images: Images, folder: Path, *, alone: bool) -> Lecture:
         test=test,
         test_sites=np.full(len(test), HERE) if alone else where,
         warm=warm,
-        notes=tuple(notes_on(task, images, sites, test)),
+        notes=tuple(notes_on(task, images, sites, test, named=named)),
     )
 
 

@@ -30,7 +30,6 @@ from confrere_deploy.study.finetuning import ARMS, Arm, Lecture
 from confrere_deploy.study.joining import of_answers
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
-from confrere_deploy.study.notes import labelled
 from confrere_deploy.study.structures import outlined
 
 Done = Mapping[str, Sequence[Arm]]
@@ -204,13 +203,12 @@ def _sites(lecture: Lecture) -> Iterator[tuned.TunedSite]:
     names = lecture.finetune.classes or ()
     for site, rows in lecture.sites.items():
         lesson = Lesson(images=lecture.images, rows=rows, finetune=lecture.finetune)
-        counts = map(int, lesson.counts) if labelled(lecture.finetune) else ()
         tested = lecture.test[lecture.test_sites == site]
         yield tuned.TunedSite(
             site=site,
             images=len(rows),
             patients=len(np.unique(patients[rows])),
-            classes=dict(zip(names, counts, strict=False)),
+            classes=dict(zip(names, map(int, lesson.counts), strict=True)),
             test_patients=len(np.unique(patients[tested])),
         )
 

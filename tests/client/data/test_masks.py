@@ -1,5 +1,6 @@
 """Masks come to lie where their images do, without a new value; what cannot serve is counted."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from confrere_client.data.images import Images, open_images
-from confrere_client.data.masks import decode_mask, fitted, read_mask
+from confrere_client.data.masks import Masks, decode_mask, fitted, read_mask
 from confrere_client.source import Record, UnreadableImage
 from confrere_common.errors import DataError
 from confrere_common.family import Named
@@ -117,6 +118,32 @@ def test_a_catalog_s_masks_lie_beside_the_images(tmp_path: Path, paint: Any) -> 
     )  # fmt: skip
     assert again.digest != before
     assert not again.known("mask", np.array([0])).any()
+
+
+def test_what_each_mask_holds_is_known_of_masks_that_an_earlier_version_read_too(
+    tmp_path: Path,
+) -> None:
+    masks = [np.zeros((4, 6), np.uint8), np.eye(4, 6, dtype=np.uint8) * 3, np.ones((4, 6))]
+    masks[2][0, :2] = 5, 0
+
+    def opened() -> Masks:
+        return Masks(records=[record(mask) for mask in masks], home=tmp_path, shape=(4, 6))
+
+    once = opened()
+    assert once.told["kinds"] == [[], [3], [1, 5]]
+    assert [(np.flatnonzero(row) + 1).tolist() for row in once.holds] == once.told["kinds"]
+    told = {key: value for key, value in once.told.items() if key != "kinds"}
+    (tmp_path / "masks.json").write_text(json.dumps(told))
+    assert opened().told == once.told
+
+
+def test_a_structure_that_vanishes_at_the_images_size_is_held_by_no_mask(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:32], mask[40, 40] = 1, 2
+
+    found = Masks(records=[record(mask, (64, 64))], home=tmp_path, shape=(8, 8))
+
+    assert found.holds.tolist() == [[True, False]]
 
 
 def test_a_phantom_s_lesions_are_its_masks_and_other_facts_are_missed(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Boxes against boxes, with every precision worked out by hand."""
+"""Boxes against boxes, with every precision worked out by hand, and against MONAI's COCO.
+
+torchmetrics has its average precision from pycocotools and torchvision, which are not here.
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.apps.detection.metrics.coco import COCOMetric
+from monai.apps.detection.metrics.matching import matching_batch
+from monai.data.box_utils import box_iou
 
 from confrere_client.evaluation import detection
 from confrere_client.evaluation.detection import AP, FROC, Boxes, measures
@@ -35,6 +41,18 @@ def test_overlap_is_worked_out_by_hand() -> None:
     assert detection.iou(cube, beside)[0] == pytest.approx([4 / 12])
 
 
+@given(seed=st.integers(0, 1000), axes=st.sampled_from([2, 3]))
+@settings(deadline=None, max_examples=25)
+def test_overlap_is_monai_s(seed: int, axes: int) -> None:
+    generator = np.random.default_rng(seed)
+    low, side = generator.uniform(0, 9, (2, 12, axes))
+    boxes = np.concatenate([low, low + side + 0.1], axis=1)
+
+    np.testing.assert_allclose(
+        detection.iou(boxes[:7], boxes[7:]), box_iou(boxes[:7], boxes[7:]), rtol=1e-5, atol=1e-7
+    )
+
+
 COCO = "AP over 0.5 to 0.95"
 
 
@@ -42,6 +60,54 @@ def told(seen: Sequence[Boxes], due: Sequence[Boxes], names: str = "a") -> dict[
     """Return every measure, each image counting once; a letter of *names* is a class."""
     once_1N = np.ones((1, len(due)))
     return {name: float(of(once_1N)[0]) for name, of in measures(seen, due, tuple(names)).items()}
+
+
+def monai_s(seen: Sequence[Boxes], due: Sequence[Boxes], classes: str) -> dict[str, float]:
+    """Return COCO's average precision of each class, by MONAI."""
+    coco = COCOMetric(
+        list(classes), iou_list=[0.5], iou_range=(0.5, 0.95, 0.05), max_detection=[100],
+        verbose=False,
+    )  # fmt: skip
+    found = matching_batch(
+        iou_fn=box_iou,
+        iou_thresholds=coco.iou_thresholds,
+        pred_boxes=[one.boxes for one in seen],
+        pred_classes=[one.labels for one in seen],
+        pred_scores=[one.scores for one in seen],
+        gt_boxes=[one.boxes for one in due],
+        gt_classes=[one.labels for one in due],
+    )
+    return coco(found)[0]
+
+
+@given(seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=25)
+def test_average_precision_is_monai_s(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # 13 true boxes of a class: MONAI's recalls in float32 miss 0.7 where 7 of 10 are found.
+    corners, sides = generator.uniform(0, 60, (13, 2, 2)), generator.uniform(6, 12, (13, 2))
+    due = [
+        truth(*((*corners[n, kind], sides[n, kind], kind) for n in part for kind in (0, 1)))
+        for part in np.array_split(np.arange(13), 5)
+    ]
+    seen = [
+        Boxes(
+            boxes=image.boxes + generator.normal(0, 0.7, image.boxes.shape),
+            labels=np.where(generator.random(len(image.labels)) < 0.2, 1 - image.labels,
+                            image.labels),
+            scores=generator.random(len(image.labels)),
+        )
+        for image in due
+    ]  # fmt: skip
+
+    ours, theirs = told(seen, due, "ab"), monai_s(seen, due, "ab")
+
+    for name in "ab":
+        assert ours[f"AP at 0.5 of {name}"] == pytest.approx(
+            theirs[f"{name}_AP_IoU_0.50_MaxDet_100"], abs=1e-6
+        )
+    assert ours[AP] == pytest.approx(theirs["AP_IoU_0.50_MaxDet_100"], abs=1e-6)
+    assert ours[COCO] == pytest.approx(theirs["mAP_IoU_0.50_0.95_0.05_MaxDet_100"], abs=1e-6)
 
 
 def test_all_found_and_nothing_else_is_one() -> None:

@@ -1,11 +1,16 @@
-"""Masks against each other, with distances and overlaps worked out by hand."""
+"""Masks against each other, with values worked out by hand, and overlaps against MONAI's."""
 
 import math
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics.meandice import compute_dice
+from monai.metrics.meaniou import compute_iou
 
-from confrere_client.evaluation.segmentation import Cases, judged, structures
+from confrere_client.evaluation.segmentation import Cases, judged, over_classes, structures
 from confrere_common.errors import DataError
 
 
@@ -86,6 +91,37 @@ def test_classes_are_judged_apart_and_background_is_not() -> None:
     assert found.dice_NC.tolist() == [[1, 0, 0]]
     assert found.truth_empty_NC.tolist() == [[False, False, True]]
     assert found.found_empty_NC.tolist() == [[False, True, False]]
+
+
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 5), deep=st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_overlaps_are_monai_s_where_masks_are_empty_too(
+    seed: int, classes: int, deep: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    shape = (4, 6, 5, 7) if deep else (4, 6, 7)
+    # Some classes are rare, so that cases lack them in truth, in the answer, or in both.
+    chances = generator.dirichlet([0.2] * classes)
+    found, truth = generator.choice(classes, (2, *shape), p=chances)
+
+    ours = judged(found, truth, classes, distances=False)
+
+    kinds = np.arange(classes)
+    hot = [
+        torch.from_numpy(np.moveaxis(mask[..., None] == kinds, -1, 1).astype(np.float32))
+        for mask in (found, truth)
+    ]
+    for value, reference in ((ours.dice_NC, compute_dice), (ours.iou_NC, compute_iou)):
+        due = reference(*hot, include_background=False, ignore_empty=False)
+        np.testing.assert_allclose(value, due.numpy(), rtol=1e-6)
+
+
+def test_a_class_that_no_case_has_leaves_the_mean_over_classes() -> None:
+    values_NC = np.array([[0.5, 1, 0.1], [0.7, 1, 0.3]])
+    empty_NC = np.array([[False, True, True], [False, True, False]])
+
+    assert over_classes(values_NC, empty_NC).tolist() == pytest.approx([0.3, 0.5])
+    assert np.isnan(over_classes(values_NC, np.ones((2, 3), bool))).all()
 
 
 def test_structures_tell_how_often_a_mask_was_empty_and_how_cases_lie() -> None:

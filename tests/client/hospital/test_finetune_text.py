@@ -1,8 +1,12 @@
 """A doctor reads that labels are used, what leaves of encoder and head, and what of scores."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from tiny_runs import tuning
 
@@ -123,3 +127,30 @@ def test_a_policy_without_the_stage_refuses_it() -> None:
 
     assert (verdict.state, verdict.codes[0]) == ("refused", "policy-stage")
     assert "The stage is 'finetune'; your policy allows pretrain." in verdict.sentences
+
+
+def registered_with(folder: Path, labels: Sequence[str], **more: Any) -> Mapping[str, Registered]:
+    """Return a data set whose images have the given labels."""
+    path = folder / "scans.npz"
+    pixels = np.zeros((len(labels), 16, 16), np.uint8)
+    np.savez(path, train_images=pixels, train_labels=np.array(labels))
+    entry = replace(DATA["derm"], source=Named(name="npz", knobs={"path": str(path)}), **more)
+    return {"derm": entry}
+
+
+def test_classes_that_no_label_here_names_are_named_in_the_plan(tmp_path: Path) -> None:
+    data = registered_with(tmp_path, ["a", "b", "a"])
+
+    def told(run: Run, of: Mapping[str, Registered] = data) -> str:
+        rows = dict(summary(plan_of(on_site(run)), Policy(), of, now=NOON))
+        return rows.get("classes you lack", "")
+
+    assert told(tuning()) == "your data set has no image of c: left out of its loss."
+    assert "kept in its loss" in told(tuning(missing="keep"))
+    assert told(tuning(classes=["a", "b"])) == ""
+    several = registered_with(tmp_path, ["a|c", "none"])
+    findings = tuning(knobs={"kind": "multilabel"})
+    assert told(findings, several) == "your data set has no image of b: left out of its loss."
+    assert told(tuning(), registered_with(tmp_path, ["a"] * 3, only_scored=True)) == ""
+    assert "worker.log" in told(tuning("segmentation"))
+    assert told(tuning(), DATA) == ""  # it cannot be read: that is told when it is trained on

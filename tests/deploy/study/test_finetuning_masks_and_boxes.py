@@ -1,7 +1,9 @@
 """Structures are outlined and boxed over sites, and where their masks and boxes come from."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from tuned import lesions, short, tune
 
 from confrere_client.evaluation.detection import FROC
+from confrere_common.errors import DataError
 
 
 def test_lesions_are_outlined_over_sites(tiny: Path, tmp_path: Path) -> None:
@@ -145,3 +148,71 @@ def test_masks_without_classes_have_validation_patients_too(tiny: Path, tmp_path
 
     assert set(report["courses"][0]["scores"]) == {"1"}
     assert not any("no validation patients" in said for said in report["warnings"])
+
+
+def outlined(folder: Path, numbers: Callable[[int], Sequence[int]]) -> dict[str, Any]:
+    """Return the source of 24 patients of two sites, on whom structures are outlined and boxed."""
+    folder.mkdir()
+    rows = ["path,patient,site,mask,boxes"]
+    for number in range(24):
+        image = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
+        mask = np.zeros((16, 16), np.uint8)
+        for place, kind in enumerate(numbers(number)):
+            mask[4 * place : 4 * place + 4] = kind
+        Image.fromarray(image).save(folder / f"{number}.png")
+        np.save(folder / f"{number}.npy", mask)
+        boxes = ", ".join(f'[""k{kind}"", 0, 0, 8, 8]' for kind in numbers(number))
+        rows.append(f'{number}.png,p{number},{"ab"[number % 2]},{number}.npy,"[{boxes}]"')
+    (folder / "table.csv").write_text("\n".join(rows))
+    return {"name": "catalog", "path": str(folder / "table.csv")}
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"name": "segmentation", "width": 4}, "Site 'b' has no mask of 2: left out of its loss."),
+        ({"name": "detection", "width": 8}, "Site 'b' has no box of k2: left out of its loss."),
+    ],
+)
+def test_a_site_that_outlines_and_boxes_only_some_structures_is_named(
+    tiny: Path, tmp_path: Path, task: dict[str, Any], said: str
+) -> None:
+    source = outlined(tmp_path / "drawn", lambda number: (1,) if number % 2 else (1, 2))
+
+    report = tune(
+        tiny, tmp_path / "out", task=task,
+        run=short(1, floors="none", data={"source": source, "image_px": 16, "channels": 1}),
+    )  # fmt: skip
+
+    assert said in report["warnings"]
+    counts = {site["site"]: list(site["classes"].values()) for site in report["sites"]}
+    assert counts["b"][0] > counts["b"][1] == 0
+    assert counts["a"][0] == counts["a"][1] > 0
+    assert not any("finetune.classes is open" in one for one in report["warnings"])
+
+
+def test_a_stray_number_in_a_mask_makes_classes_and_that_is_told(
+    tiny: Path, tmp_path: Path
+) -> None:
+    source = outlined(tmp_path / "drawn", lambda number: (1, 7) if number == 5 else (1,))
+
+    report = tune(
+        tiny, tmp_path / "out", alone=True, task={"name": "segmentation", "width": 4},
+        run=short(1, floors="none", data={"source": source, "image_px": 16, "channels": 1}),
+    )  # fmt: skip
+
+    assert report["data"]["classes"] == list("1234567")
+    assert "Class '7' has fewer than 3 patients: nothing can be said of it." in report["warnings"]
+    assert (
+        "The highest number in a mask is 7, and at this size no mask holds 2, 3, 4, 5, 6."
+        in report["warnings"]
+    )
+    assert sum("name finetune.classes" in one for one in report["warnings"]) == 1
+    printed = (tiny.parent / "said.txt").read_text()
+    assert printed.index("note: The highest number in a mask") < printed.index("pictures.html")
+    with pytest.raises(DataError, match=r"a mask holds class 7, and finetune\.classes names 1"):
+        tune(
+            tiny, tmp_path / "again", alone=True, classes=["organ"],
+            task={"name": "segmentation", "width": 4},
+            run=short(1, floors="none", data={"source": source, "image_px": 16, "channels": 1}),
+        )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.evaluation.segmentation import over_classes
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.finetune.pictures.gallery import Gallery, Row, chosen
 from confrere_client.finetune.pictures.paint import CALLED, enlarged, grey, slice_of, with_mask
@@ -22,14 +23,15 @@ NOTE = (
 
 def galleries(task: FineTask, exam: Exam, answers: Answers) -> Sequence[Gallery]:
     """Return overlays: image, truth, answer."""
-    cases = chosen(np.asarray(answers["dice_NC"], np.float64).mean(axis=1))
+    dice_N = over_classes(np.asarray(answers["dice_NC"], np.float64), answers["empty_NC"])
+    cases = chosen(dice_N)
     if not cases:
         return ()
     rows = exam.asked[[place for _, place in cases]]
     images = exam.images
     shown = tuple(
         Row(
-            title=f"{kind}: Dice {float(answers['dice_NC'][place].mean()):.3f}",
+            title=f"{kind}: Dice {dice_N[place]:.3f}",
             cells=_cells(
                 images.whole(int(row))[0].numpy(),
                 images.whole_mask(int(row)).astype(np.int64),
