@@ -5,8 +5,9 @@ an image's pixels, which knows nothing and reaches an AUROC of 0.826. What is fr
 distance to its five nearest normal images, or to their mean by their spread; what *foretells* was
 trained to foretell the maps of normal images, and scores by its error at the worst place, or by how
 *unusual* the error is beside that on normal images. Started from ``heteroae``, it starts from all
-that this trained, its decoder too. The last round answers. The set names no patient: each image
-counts as one. Four drawn sites; every seed has a pre-training of its own.
+that this trained, its decoder too. The part that the set names for validation chooses the round. It
+names no patient: each image counts as one. Four drawn sites; every seed has a pre-training of its
+own.
 """
 
 from collections.abc import Iterator, Mapping
