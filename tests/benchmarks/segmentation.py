@@ -1,7 +1,8 @@
 """Segmentation: Dice from 10 and 100 % of the masks, from scratch and pre-trained without masks.
 
-``hippocampus``: 3-D (MSD Task04, two structures), 24 voxels a side, pre-trained by three drawn
-sites. ``isic``: 2-D lesions (ISIC 2017, 98 images), pre-trained by the three sites of HAM10000,
+``hippocampus``: 3-D (MSD Task04, its two parts as one structure: apart they wanted more steps than
+there was time for), 24 voxels a side, pre-trained by three drawn sites. ``isic``: 2-D lesions (ISIC
+2017, 98 images), pre-trained by the three sites of HAM10000,
 which holds none of these images. One hospital fine-tunes. All ways get the same rounds, and the
 last one answers: a tenth of the validation patients would be two or three. ``medsass`` and
 ``resection`` train a decoder too: a start gives the encoder alone, or both. Every seed has a
@@ -11,8 +12,10 @@ pre-training of its own.
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from downstream_work import Desk, Start, Way
 
 from confrere_client.ingest.prepare import Order, prepare
@@ -103,14 +106,37 @@ def _volumes(desk: Desk) -> dict[str, Any]:
     place = desk.place / "sets" / "hippocampus"
     if not (place / "manifest.json").exists():
         folder = desk.data / "mri_msd_hippocampus"
-        table = _table(desk, "hippocampus", folder, {"path": "file", "mask": "label"}, "brain")
-        sources = (folder / "images", folder / "labels")
+        whole = desk.place / "sets" / "hippocampus-labels"
+        _merged(folder / "labels", whole)
+        table = _table(
+            desk, "hippocampus", folder, {"path": "file", "mask": "label"}, "brain",
+            elsewhere={"mask": whole},
+        )  # fmt: skip
+        sources = (folder / "images", whole)
         prepare(Order(sources=sources, dataset=place, plan=Plan(modality="mr"), table=table))
     return {"source": {"name": "prepared", "path": str(place)}, "image_px": 24,
             "split": {"name": "iid", "sites": 3}}  # fmt: skip
 
 
-def _table(desk: Desk, name: str, folder: Path, columns: dict[str, str], label: str) -> Path:
+def _merged(labels: Path, into: Path) -> None:
+    """Write each label map with all structures as one."""
+    import nibabel
+
+    into.mkdir(parents=True, exist_ok=True)
+    for path in sorted(labels.glob("*.nii.gz")):
+        image: Any = nibabel.load(path)
+        there = (np.asarray(image.dataobj) > 0).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(there, image.affine), into / path.name)
+
+
+def _table(
+    desk: Desk,
+    name: str,
+    folder: Path,
+    columns: dict[str, str],
+    label: str,
+    elsewhere: Mapping[str, Path] = MappingProxyType({}),
+) -> Path:
     """Write a catalog with paths, and one label for all: without any, nobody is drawn for val."""
     path = desk.place / "sets" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,5 +145,8 @@ def _table(desk: Desk, name: str, folder: Path, columns: dict[str, str], label: 
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*columns, "label"])
-        writer.writerows([*(folder / row[old] for old in columns.values()), label] for row in rows)
+        for row in rows:
+            files = {name: folder / row[old] for name, old in columns.items()}
+            files |= {name: other / files[name].name for name, other in elsewhere.items()}
+            writer.writerow([*files.values(), label])
     return path
