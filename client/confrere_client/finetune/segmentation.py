@@ -101,10 +101,13 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     """Return means over cases; distances as shares of the image's diagonal, and in mm if known."""
     names = (exam.run.finetune.classes or ()) if exam.run.finetune is not None else ()
+    far = {}
+    if "far_NC" in answers:
+        far["hd95 over diagonal"] = weighed_mean(answers["far_NC"].mean(axis=1))
     found = {
         "dice": weighed_mean(answers["dice_NC"].mean(axis=1)),
         "iou": weighed_mean(answers["iou_NC"].mean(axis=1)),
-        "hd95 over diagonal": weighed_mean(answers["far_NC"].mean(axis=1)),
+        **far,
         "dice where there is something": weighed_mean(
             np.where(answers["empty_NC"], np.nan, answers["dice_NC"])[:, 0]
         ),

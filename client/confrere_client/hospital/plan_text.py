@@ -29,6 +29,7 @@ from confrere_common.model import objective_of, outline, task_of
 from confrere_common.preparation import must_be_prepared
 from confrere_common.privacy.terms import terms
 from confrere_common.secagg.roster import PinnedRoster
+from confrere_common.validated import VALIDATED
 from confrere_common.weights import count
 
 Row = tuple[str, str]
@@ -159,8 +160,9 @@ def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> s
 
 def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     up, down, rounds = plan.proposal.bytes_up, plan.proposal.bytes_down, run.federation.rounds
-    figures = f"to {policy.metric_digits} digits: {', '.join(policy.metrics)}"
-    told = figures if policy.metrics and epsilon_of(run) is None else "no figures"
+    figures = [name for name in policy.metrics if name != VALIDATED]  # told of by itself
+    told = f"to {policy.metric_digits} digits: {', '.join(figures)}"
+    told = told if figures and epsilon_of(run) is None else "no figures"
     yield (
         "leaves, each round",
         f"the change of the shared weights{_of_what(run)} ({_size(up)}), the number of images "
