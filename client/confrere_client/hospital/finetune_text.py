@@ -27,6 +27,11 @@ def lets_validate(policy: Policy) -> bool:
     return lets_evaluate(policy) and VALIDATED in policy.metrics
 
 
+def validates(run: Run, policy: Policy) -> bool:
+    """Say whether the site may be asked after each round what the joined model scores."""
+    return run.stage == "finetune" and not unchosen(run) and lets_validate(policy)
+
+
 def learning(task: Finetune) -> Iterator[Row]:
     """Yield what would be learned, from what, and whence."""
     name = task.task.name

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from confrere_client.hospital.describe_text import describing, leaving
-from confrere_client.hospital.finetune_text import learning, scoring
+from confrere_client.hospital.finetune_text import learning, scoring, validates
 from confrere_client.hospital.plan import Plan, run_of
 from confrere_client.hospital.policy import (
     Policy,
@@ -174,7 +174,8 @@ def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     yield "leaves, in all", f"{rounds} times that at most: {_size(up * rounds)}"
     if run.stage == "finetune":
         yield from scoring(run, policy)
-    yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all"
+    again = ", and as much again to score it" if validates(run, policy) else ""
+    yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all{again}"
     if epsilon_of(run) is not None:
         yield (
             "leaves, once",

@@ -22,6 +22,7 @@ from confrere_deploy.report.pooled import HEADLINES, Evaluated, cautions, evalua
 from confrere_deploy.study.history import record_warnings
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.protection import Told, protection, rounds_of
+from confrere_server.record import RoundRecord
 from confrere_server.runs.course import Course as CourseSoFar
 from confrere_server.store import ServerState
 
@@ -80,7 +81,7 @@ def tuned_report(
         cost=schema.Cost(
             wall_s=sum(record.seconds for record in records),
             bytes_up=sum(record.bytes_up for record in records),
-            bytes_down=sum(record.bytes_down for record in records),
+            bytes_down=sum(record.bytes_down + _again(record, course) for record in records),
             images_per_s=0.0,
         ),
         protection=protection(run, told, rounds_of(records)),
@@ -103,6 +104,12 @@ def tuned_report(
         machine=machine("cpu"),
         command=shlex.join(["confrere", *sys.argv[1:]]),
     )
+
+
+def _again(record: RoundRecord, course: CourseSoFar | None) -> int:
+    """Return the bytes of a round's weights that went once more to the sites that validated it."""
+    asked = len(course.heard.get(record.round, {})) if course is not None else 0
+    return record.bytes_down // max(len(record.sites), 1) * asked
 
 
 def _images(state: ServerState) -> dict[str, int]:

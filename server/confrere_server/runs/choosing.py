@@ -66,7 +66,7 @@ class Judges:
     def evaluate(self, state: ServerState) -> None:
         """Have the model scored where that is due; after the last round the chosen one is."""
         if unchosen(self.run) or state.round < self.run.federation.rounds:
-            self._evaluate(state, state.round)
+            self._evaluate(state, state.round, state.round)
 
     def finished(self, last: ServerState) -> ServerState:
         """Return the last state with the weights of the round that is chosen, once evaluated.
@@ -80,17 +80,17 @@ class Judges:
             facts = {"round": best, "weights": weights_digest(weights), "rounds": last.round}
             self.note("chosen", run=self.folder.order.id, **facts)
         state = replace(last, weights=weights)
-        self._evaluate(replace(state, round=best), self.run.federation.rounds)
+        self._evaluate(state, best, self.run.federation.rounds)
         return state
 
-    def _evaluate(self, state: ServerState, due: int) -> None:
-        """Have the model in *state* scored as that of round *due*: it costs a run nothing."""
-        if not state.round or not is_due(self.run, due) or judged(self.folder.path, due):
+    def _evaluate(self, state: ServerState, round: int, due: int) -> None:
+        """Have the weights in *state*, of *round*, scored as those of *due*: it costs no round."""
+        if not round or not is_due(self.run, due) or judged(self.folder.path, due):
             return
-        self.stand(state, f"the sites score the model of round {state.round}")
-        sites = self.there(state)
+        self.stand(state, f"the sites score the model of round {round}")
+        sites, scored = self.there(state), replace(state, round=round)
         evaluate(
-            self.folder, state, sites, lambda task: self.ask(sorted(sites), task), self.note, due
+            self.folder, scored, sites, lambda task: self.ask(sorted(sites), task), self.note, due
         )
 
     def _validated(self, state: ServerState) -> Heard:
@@ -149,3 +149,11 @@ def course_of(folder: Folder) -> Course:
     """Return what a run's folder tells of its rounds; nobody is asked anything."""
     digest = folder.order.digest
     return Course(folder=folder.path, digest=digest, patience=None, examine=lambda _: {})
+
+
+def why_ended(folder: Folder, last: int) -> str:
+    """Return which round of *last* is published, where one was chosen; else nothing."""
+    best = course_of(folder).chosen if folder.order.parsed().stage == "finetune" else None
+    if best is None:
+        return ""
+    return f"of {last} rounds, number {best} was best on validation patients, and is published"

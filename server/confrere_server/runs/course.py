@@ -1,7 +1,7 @@
 """One training that is looked at after each round: which was best, and when it is enough.
 
 Beside the checkpoints of a job lie ``course.json`` (what validation said of each round) and
-``best.safetensors`` (the shared weights of the best), so that a resumed job knows what it knew. A
+``best/`` (a checkpoint of the best's shared weights), so that a resumed job knows what it knew. A
 simulation, a hospital's own fine-tuning and a federation of hospitals choose by the same rule.
 """
 
@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
+from confrere_common.checkpoint import Checkpoint, folder_of, load_checkpoint, save_checkpoint
 from confrere_common.errors import CheckpointError
 from confrere_common.storage import atomic_write
 from confrere_common.weights import Weights
@@ -29,7 +27,7 @@ Heard: TypeAlias = Mapping[str, Score | str]
 Examine: TypeAlias = Callable[[ServerState], Heard]
 """What a round joined -> what validation says of it."""
 
-COURSE, BEST = "course.json", "best.safetensors"
+COURSE, BEST = "course.json", "best"
 
 
 def standing(heard: Mapping[int, Heard]) -> tuple[int, int]:
@@ -110,17 +108,17 @@ class Course:
         return self.patience is not None and standing(self.heard)[1] >= self.patience
 
     def kept(self, last: ServerState) -> Weights:
-        """Return the weights of the best round; those of the last where that is the best."""
+        """Return the weights of the best round; those of the last where that is the best.
+
+        CheckpointError where they were lost, or are damaged.
+        """
         self.enough(last)  # nobody asked after the last round, which may be the best
         if self.best in (0, last.round):
             return last.weights
-        found = _saved(self.folder / BEST)
-        if found is None or found[0] != self.best:
-            why = "they are of another round" if found else "they are damaged or gone"
-            raise CheckpointError(
-                f"the weights of round {self.best}, the best, cannot be read: {why}. Start anew."
-            )
-        return found[1]
+        found = load_checkpoint(folder_of(self.folder / BEST, self.best))
+        if found.digest != self.digest:
+            raise CheckpointError(f"{BEST}/ holds weights of another run: start anew.")
+        return found.parts["weights"]
 
     def _forget_after(self, round: int) -> None:
         """Of a history that is done again, nothing later is known."""
@@ -133,8 +131,10 @@ class Course:
     def _note(self, state: ServerState) -> None:
         self.heard[state.round] = self.examine(state)
         if self.chosen == state.round:
-            plain = {name: tensor.contiguous() for name, tensor in state.weights.items()}
-            atomic_write(self.folder / BEST, save(plain, {"round": str(state.round)}))
+            best = Checkpoint(
+                round=state.round, digest=self.digest, parts={"weights": state.weights}, values={}
+            )
+            save_checkpoint(self.folder / BEST, best, keep=1)
         told = {"digest": self.digest, "heard": {str(n): dict(h) for n, h in self.heard.items()}}
         atomic_write(self.folder / COURSE, json.dumps(told).encode())
 
@@ -156,13 +156,3 @@ def _said(plain: Sequence[float] | str) -> Score | str:
         return plain
     score, images = plain
     return float(score), int(images)
-
-
-def _saved(path: Path) -> tuple[int, Weights] | None:
-    """Return the round and the weights that were kept; None where they cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return int(file.metadata()["round"]), weights
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None

@@ -134,6 +134,7 @@ def test_the_mean_that_chooses_a_round_is_named_and_of_whom_it_is() -> None:
     )
     assert "marks 'val'; where it marks none, 15% of those" in rows["leaves, of validation"]
     assert "val_score" not in rows["leaves, each round"]
+    assert rows["comes in"].endswith("and as much again to score it")
 
 
 def test_a_policy_without_the_figure_lets_no_mean_leave() -> None:

@@ -16,6 +16,7 @@ from confrere_common.tally import STEPS, step_of
 from confrere_deploy.federation.federal_tuned import tuned_report
 from confrere_deploy.report.pooled import Evaluated, cautions, evaluated, shown
 from confrere_deploy.report.tuned import TunedReport, page
+from confrere_server.record import RoundRecord, SiteRecord
 from confrere_server.runs.course import Course, Heard
 from confrere_server.runs.judging import put_together
 from confrere_server.store import ServerState
@@ -160,7 +161,12 @@ def test_an_unresolved_cell_spans_the_grid() -> None:
 
 def reported(run: Run, folder: Path, heard: dict[int, Heard]) -> TunedReport:
     course = Course(folder=folder, digest="d", patience=None, examine=lambda _: {}, heard=heard)
-    state = ServerState(round=3, weights={}, step={})
+    sites = (SiteRecord(site="north"), SiteRecord(site="south"))
+    records = tuple(
+        RoundRecord(round=number, sites=sites, bytes_up=8, bytes_down=8, seconds=1.0)
+        for number in (1, 2, 3)
+    )
+    state = ServerState(round=3, weights={}, step={}, records=records)
     return tuned_report(run, "0" * 64, state, [], course=course)
 
 
@@ -175,6 +181,7 @@ def test_a_report_tells_which_round_was_published_and_who_had_no_say_in_it(tmp_p
     (course,) = found.courses
     assert (course.best, dict(course.scores)) == (2, {1: 0.5, 2: 0.75, 3: 0.6})
     assert found.headline == "dice"
+    assert found.cost.bytes_down == 3 * 8 + 4 * 4  # to both once, and to north in each round
     drawn = replace(found, courses=(replace(course, losses={1: 0.9, 2: 0.8, 3: 0.7}),))
     assert "Round 2 was best on the sites' validation patients" in page(drawn)
     (warning,) = (said for said in found.warnings if "told no score" in said)

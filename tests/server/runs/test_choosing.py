@@ -130,6 +130,10 @@ def test_training_ends_when_patience_does_and_the_best_round_is_published(
     assert north.rounds("round") == south.rounds("round") == [1, 2, 3, 4]
     assert north.rounds("validation") == [1, 2, 3, 4]
     assert (released(folder)["rounds"], released(folder)["best_round"]) == (4, 2)
+    assert folder.standing.round == 4
+    assert folder.standing.why == (
+        "of 4 rounds, number 2 was best on validation patients, and is published"
+    )
     assert course_of(folder).scores == {n: PEAK[n] for n in (1, 2, 3, 4)}
     assert "chosen" in Folders(study).events()
 

@@ -1,11 +1,13 @@
 """A course knows the best round, when to stop, and what it knew before a crash."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from confrere_common.at_rest import MAGIC
 from confrere_common.errors import CheckpointError
 from confrere_server.runs.course import BEST, COURSE, Course, Heard, standing
 from confrere_server.store import ServerState
@@ -113,20 +115,35 @@ def test_of_a_history_that_is_done_again_nothing_later_is_known(tmp_path: Path) 
     assert float(found.kept(state(1))["w"]) == 1
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut short", "another round's"])
+@pytest.mark.parametrize("damage", ["gone", "cut short", "another run's"])
 def test_weights_that_are_not_the_best_round_s_are_not_taken_for_it(
     tmp_path: Path, damage: str
 ) -> None:
     found = course(tmp_path, 0.9, 0.1)
     found.enough(state(1))
-    one = (tmp_path / BEST).read_bytes()
+    kept = tmp_path / BEST / "round-0001"
     match damage:
         case "gone":
-            (tmp_path / BEST).unlink()
+            shutil.rmtree(kept)
         case "cut short":
-            (tmp_path / BEST).write_bytes(one[:10])
+            path = kept / "weights.safetensors"
+            path.write_bytes(path.read_bytes()[:10])
         case _:
-            (tmp_path / BEST).write_bytes(one.replace(b'"round":"1"', b'"round":"2"'))
+            course(tmp_path / "other", 0.9, digest="e").enough(state(1))
+            shutil.rmtree(kept)
+            (tmp_path / "other" / BEST / "round-0001").rename(kept)
 
-    with pytest.raises(CheckpointError, match="the weights of round 1, the best"):
+    with pytest.raises(CheckpointError, match=r"round-0001|another run"):
         found.kept(state(2))
+
+
+def test_the_best_weights_are_encrypted_at_rest_where_checkpoints_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONFRERE_KEY", "ab" * 32)
+    found = course(tmp_path, 0.9, 0.1)
+    found.enough(state(1))
+
+    content = (tmp_path / BEST / "round-0001/weights.safetensors").read_bytes()
+    assert content.startswith(MAGIC)
+    assert float(found.kept(state(2))["w"]) == 1
