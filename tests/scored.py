@@ -17,7 +17,7 @@ from confrere_client.hospital.policy import read_policy
 from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder
 from confrere_common.config import Run
-from confrere_common.exchange import Task, Update
+from confrere_common.exchange import Part, Task, Update
 from confrere_common.judged import read_evaluation
 from confrere_common.loading import COMMON_FAMILIES, dump, parse_run
 from confrere_common.model import build_model, shared_weights
@@ -37,11 +37,18 @@ def paint(path: Path, count: int = 120, **more: Any) -> None:
     np.savez(path, **{"train_images": pixels, "train_labels": labels, **more})
 
 
-def asking(**finetune: Any) -> Run:
+def asking(*, val_share: float = 0.0, **finetune: Any) -> Run:
+    """Return a run; unless *val_share* says so, no patients are kept to choose its round by."""
     plain = {
         "name": "tuned",
         "stage": "finetune",
-        "data": {"source": "site", "image_px": 16, "channels": 1, "dims": 2},
+        "data": {
+            "source": "site",
+            "image_px": 16,
+            "channels": 1,
+            "dims": 2,
+            "val_share": val_share,
+        },
         "encoder": ENCODERS["resnet"],
         "train": {"batch": 8, "steps_per_round": 1, "device": "cpu"},
         "federation": {"rounds": 2},
@@ -50,9 +57,16 @@ def asking(**finetune: Any) -> Run:
     return parse_run(plain, COMMON_FAMILIES)
 
 
-def errand(site: SiteFolder, run: Run, round: int = 2, *, evaluate: bool = True) -> Errand:
+def errand(
+    site: SiteFolder,
+    run: Run,
+    round: int = 2,
+    *,
+    evaluate: bool = True,
+    part: Part = "test",
+) -> Errand:
     weights = shared_weights(build_model(run, seed=0))
-    task = Task(run=dump(run), round=round, seed=0, weights=weights, evaluate=evaluate)
+    task = Task(run=dump(run), round=round, seed=0, weights=weights, evaluate=evaluate, part=part)
     return spool(site.folder / "spool", "run-1", task, errand_key("run-1", task))
 
 

@@ -26,7 +26,7 @@ CODES: Mapping[str, str] = {
     "policy-bytes": "A round would move more bytes than the hospital's policy allows.",
     "policy-time": "The run would take longer than the hospital's policy allows.",
     "policy-privacy": "The hospital's policy demands differential privacy, or a lower epsilon.",
-    "policy-evaluation": "The hospital's policy lets no counts of a model's scores leave.",
+    "policy-evaluation": "The hospital's policy lets nothing of a model's scores leave.",
     "privacy": "The run cannot keep its promise of differential privacy at the hospital.",
     "budget-spent": "The patients' privacy budget at the hospital has not enough left.",
     "ledger-broken": "The hospital's privacy ledger is not as it was; a person must look at it.",

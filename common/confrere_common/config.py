@@ -95,7 +95,8 @@ class Data:
     """Share of patients that only ever serve to measure, unless the source names a test split."""
 
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of the remaining patients on which the probe chooses its regularisation."""
+    """Share of the remaining patients on whom a probe's regularisation or a fine-tuning's round is
+    chosen, unless the source names a val split."""
 
     leave_out: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     """Acquisition sites, as the data name them, of which nobody learns in a simulated pre-training:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from confrere_common.weights import Weights
+
+Part: TypeAlias = Literal["test", "val"]
+Purpose: TypeAlias = Literal["round", "evaluation", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,14 @@ class Task:
     evaluate: bool = False
     """Whether these weights, joined in that round, are to be scored and not trained."""
 
+    part: Part = "test"
+    """Which patients they are then scored on: 'val' are those by whom a round is chosen."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """Return what is asked for."""
+        return ("validation" if self.part == "val" else "evaluation") if self.evaluate else "round"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
@@ -43,8 +54,8 @@ class Update:
     """loss, seconds, rankme, feature_std, uniformity, alignment, ... of the site's round."""
 
     description: str = ""
-    """What a site tells of its images (``describe``) or of a model's scores on them (``judged``),
-    where nothing is learned."""
+    """What a site tells of its images (``describe``) or of a model's scores on them (``judged``,
+    ``validated``), where nothing is learned."""
 
     marks: bytes = field(default=b"", repr=False)
     """Salted hashes of images (``marks``); empty where run or policy want none."""

@@ -46,7 +46,8 @@ class Evaluation:
     """Rounds between two evaluations; absent: once, after the last round."""
 
     min_cell: Annotated[int, Field(ge=2, le=10_000)] = 10
-    """Patients below which no count leaves a site; the site's own min_cell may be larger."""
+    """Patients below which no count leaves a site, nor the mean by which a round is chosen (where
+    images are ranked, so many of each class); the site's own min_cell may be larger."""
 
 
 @section
@@ -109,11 +110,15 @@ class Finetune:
     images then also teach where a class is not. What it is for each task: docs/federation.md."""
 
     patience: Annotated[int, Field(ge=1)] | None = 10
-    """Rounds without a better validation score after which training ends (confrere finetune)."""
+    """Rounds without a better validation score after which training ends; null: after the last.
+    The best round answers, or is published. In a federation each site scores its own validation
+    patients and tells one mean where they are evaluation.min_cell or more. Nothing ends early, and
+    the last round is published, with privacy, where weights stay at sites, with evaluation: null,
+    and where no site has enough of them."""
 
     evaluation: Evaluation | None = Field(default_factory=Evaluation)
-    """How the sites of a federation score what they trained; null: not at all. A run with privacy
-    has none, since its counts would leave without noise."""
+    """How the sites of a federation score what they trained; null: not at all, and no round is
+    chosen (patience). A run with privacy has none, since its counts would leave without noise."""
 
     @property
     def normal(self) -> int | None:

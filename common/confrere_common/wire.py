@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from confrere_common.arrays import NUMPY, PACKED, FiledArray, RawArray, packed, record
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import ExchangeError
-from confrere_common.exchange import Answer, Refusal, Task, Update
+from confrere_common.exchange import Answer, Part, Refusal, Task, Update
 from confrere_common.marks import MOST_MARKS_BYTES
 from confrere_common.npy import read_npy
 from confrere_common.pack import Filed, unpacked
@@ -67,7 +67,7 @@ def task_records(task: Task) -> RecordDict:
     """Return *task* as Flower records."""
     said: dict[str, str | int] = {"run": task.run, "round": task.round, "seed": task.seed}
     if task.evaluate:
-        said["evaluate"] = 1
+        said["evaluate"] = task.part
     return RecordDict({"weights": _arrays(task.weights), "task": ConfigRecord({**said})})
 
 
@@ -80,10 +80,21 @@ def read_task(records: RecordDict) -> Task:
             round=int(said["round"]),
             seed=int(said["seed"]),
             weights=_weights(_part(records, "weights")),
-            evaluate=bool(said.get("evaluate", 0)),
+            evaluate="evaluate" in said,
+            part=_scored(said.get("evaluate", "test")),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ExchangeError(f"what came is no task of this version: {fault}") from None
+
+
+def _scored(part: Any) -> Part:
+    """Return which patients a model is to be scored on; ValueError for any others."""
+    match part:
+        case "test":
+            return "test"
+        case "val":
+            return "val"
+    raise ValueError("patients of an unknown part")
 
 
 def answer_records(answer: Answer) -> RecordDict:

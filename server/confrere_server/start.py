@@ -23,6 +23,7 @@ from confrere_common.pki.tls import server_context
 from confrere_common.storage import alone
 from confrere_server.membership.roster import Roster, enrol, read_roster, renew, saw
 from confrere_server.membership.workspace import Workspace, renew_server
+from confrere_server.runs.choosing import why_ended
 from confrere_server.runs.conduct import Conductor
 from confrere_server.runs.publish import publish
 from confrere_server.runs.queue import Folder, unwanted
@@ -144,8 +145,9 @@ class Server:
         self._begun[folder.path.name] = begun
         begun.turn.begin()
         try:
-            publish(self.workspace, folder, begun.conductor.carry_out(), self._heads)
-            self._end(folder, "done", "")
+            last = begun.conductor.carry_out()
+            publish(self.workspace, folder, last, self._heads)
+            self._end(folder, "done", why_ended(folder, last.round))
         except GaveWay:
             raise
         except Halted:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from confrere_common.arrays import PACKED, gathered, parts
 from confrere_common.errors import ExchangeError
-from confrere_common.exchange import Refusal, Task, Update
+from confrere_common.exchange import Part, Refusal, Task, Update
 from confrere_common.pack import Filed, views
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.weights import Weights
@@ -66,6 +67,16 @@ def test_a_task_comes_back_in_bits() -> None:
 
     assert (found.run, found.round, found.seed) == (task.run, task.round, task.seed)
     assert same_bits(found.weights, task.weights)
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_on_whom_a_model_is_to_be_scored_comes_back(part: Part) -> None:
+    task = Task(run="{}", round=2, seed=0, weights={}, evaluate=True, part=part)
+
+    found = read_task(task_records(task))
+
+    assert (found.evaluate, found.part, found.purpose) == (True, part, task.purpose)
+    assert read_task(task_records(replace(task, evaluate=False))).purpose == "round"
 
 
 def test_an_update_comes_back_in_bits() -> None:
@@ -260,6 +271,12 @@ def test_rubbish_is_no_answer(records: RecordDict) -> None:
         RecordDict(
             {
                 "task": ConfigRecord({"run": "{}", "round": "x", "seed": 0}),
+                "weights": ArrayRecord(),
+            }
+        ),
+        RecordDict(
+            {
+                "task": ConfigRecord({"run": "{}", "round": 1, "seed": 0, "evaluate": "train"}),
                 "weights": ArrayRecord(),
             }
         ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from confrere_client.hospital.finetune_text import lets_evaluate
+from confrere_client.hospital.finetune_text import lets_evaluate, lets_validate
 from confrere_client.hospital.plans import Plan, list_plans, read_plan, run_of, standing
 from confrere_client.hospital.policy import Policy, judge, read_policy, usable_images
 from confrere_client.hospital.registry import open_registered, registered
@@ -15,12 +15,13 @@ from confrere_common.code import code_digest
 from confrere_common.codes import code_of
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError, ConfrereError
-from confrere_common.exchange import Task
+from confrere_common.exchange import Part, Task
 from confrere_common.judged import is_due
 from confrere_common.log import reason
 from confrere_common.preparation import must_be_prepared
 from confrere_common.privacy.terms import terms
 from confrere_common.proposal import Standing
+from confrere_common.validated import is_validated
 from confrere_common.weights import nbytes
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def plan_of_step(site: SiteFolder, run_id: str) -> Plan | None:
 def against_task(policy: Policy, run: Run, task: Task) -> str:
     """Return the code of what stands against a task of an approved run; '' if nothing does."""
     if task.evaluate:
-        if code := against_evaluation(policy, run, task.round):
+        if code := against_evaluation(policy, run, task.round, task.part):
             return code
     elif not 1 <= task.round <= run.federation.rounds:
         return "not-approved"  # what was approved ends with its last round
@@ -86,11 +87,12 @@ def against_task(policy: Policy, run: Run, task: Task) -> str:
     return "policy-bytes" if moved > policy.max_bytes_per_round else ""
 
 
-def against_evaluation(policy: Policy, run: Run, round: int) -> str:
-    """Return why the site scores no model that was joined in *round*; '' if it does."""
-    if not lets_evaluate(policy):
+def against_evaluation(policy: Policy, run: Run, round: int, part: Part) -> str:
+    """Return why the site scores no model of *round* on patients of *part*; '' if it does."""
+    lets, due = (lets_validate, is_validated) if part == "val" else (lets_evaluate, is_due)
+    if not lets(policy):
         return "policy-evaluation"
-    return "" if is_due(run, round) else "not-approved"
+    return "" if due(run, round) else "not-approved"
 
 
 def too_fine(policy: Policy, text: str) -> bool:

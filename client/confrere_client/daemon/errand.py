@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from confrere_common.code import code_digest
 from confrere_common.errors import ExchangeError
-from confrere_common.exchange import Task
+from confrere_common.exchange import Purpose, Task
 from confrere_common.pack import views
 from confrere_common.secagg.messages import Delivery, decode, digest_of, encode
 from confrere_common.storage import atomic_write
@@ -53,7 +53,7 @@ def errand_key(run_id: str, task: Task, delivery: Delivery | None = None) -> str
     if delivery is not None:
         said += f"\n{digest_of(delivery)}"
     if task.evaluate:
-        said += "\nevaluate"
+        said += "\nevaluate" if task.part == "test" else f"\nevaluate {task.part}"
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -68,9 +68,8 @@ def spool(
     for old in folder.iterdir():
         old.unlink()
     path = folder / f"{key}.task"
-    said = json.dumps(
-        {"run": task.run, "round": task.round, "seed": task.seed, "evaluate": task.evaluate}
-    )
+    plain = {"run": task.run, "round": task.round, "seed": task.seed}
+    said = json.dumps({**plain, "evaluate": task.evaluate, "part": task.part})
     with path.open("wb") as file:
         file.writelines(views(task.weights, {"task": said}))
     if delivery is not None:
@@ -85,18 +84,18 @@ def spool(
     )
 
 
-def may_begin(folder: Path, round: int, key: str, *, evaluate: bool = False) -> bool:
+def may_begin(folder: Path, round: int, key: str, purpose: Purpose = "round") -> bool:
     """Note that an errand begins; False when the round was begun with other weights too often.
 
     An approval is for so many rounds: a coordinator that asks for one again and again, each time
-    from other weights, would get as many updates as it likes. Counts of scores leave of one model
-    alone, as the plan says: those of two may differ by a patient.
+    from other weights, would get as many updates as it likes. Of scores something leaves of one
+    model alone, as the plan says: what is told of two may differ by a patient.
     """
     begun = _begun(folder)
-    keys = begun.setdefault(f"evaluation {round}" if evaluate else str(round), [])
+    keys = begun.setdefault(str(round) if purpose == "round" else f"{purpose} {round}", [])
     if key in keys:
         return True
-    if len(keys) >= (1 if evaluate else TRIES):
+    if len(keys) >= (TRIES if purpose == "round" else 1):
         return False
     keys.append(key)
     atomic_write(folder / BEGUN, json.dumps(begun).encode())
@@ -129,6 +128,7 @@ def read_spooled(path: Path) -> Task:
         seed=said["seed"],
         weights=weights,
         evaluate=said["evaluate"],
+        part=said["part"],
     )
 
 

@@ -20,7 +20,7 @@ from confrere_client.daemon import consent
 from confrere_client.daemon.errand import Errand, errand_key, may_begin, spool
 from confrere_client.daemon.fleet import Incoming, Line, LineCut, RunOver
 from confrere_client.daemon.hands import Hands
-from confrere_client.daemon.outbox import MaskedUpdate, Outbox, digest_of_update
+from confrere_client.daemon.outbox import MaskedUpdate, Outbox, digest_of_update, what_leaves
 from confrere_client.daemon.status import Status
 from confrere_client.daemon.veiled import answer_step, must_be_seated
 from confrere_client.hospital.join import renew_if_due
@@ -259,13 +259,12 @@ class Daemon:
         self, line: Line, incoming: Incoming, task: Task, key: str, delivery: Delivery | None
     ) -> None:
         run_id = incoming.group
-        if not may_begin(self.site.runs / run_id, task.round, key, evaluate=task.evaluate):
+        if not may_begin(self.site.runs / run_id, task.round, key, task.purpose):
             self._waiting = None
             self._refuse(line, incoming, task.round, "too-often")
             return
         errand = spool(self.site.folder / "spool", run_id, task, key, delivery)
-        begun = "evaluation begun" if task.evaluate else "round begun"
-        self._chain.append(begun, run=run_id, round=task.round)
+        self._chain.append(f"{task.purpose} begun", run=run_id, round=task.round)
         self._renew_worker()
         self.hands.give(errand, 60 * self._policy().max_round_minutes)
         self._asked_run = time.monotonic()
@@ -330,9 +329,7 @@ class Daemon:
             self._chain.append("masked update leaves", entries=len(update.vector), **facts)
             records = reply_records(update.vector)
         else:
-            what = "counts leave" if update.description else "update leaves"
-            what = "counts and hashes of images leave" if update.marks else what
-            self._chain.append(what, images=update.images, **facts)
+            self._chain.append(what_leaves(update), images=update.images, **facts)
             records = answer_records(update)
         with_witness(records, *self._chain.head())
         del update

@@ -97,6 +97,15 @@ def _name(errand: str) -> str:
     return f"outbox {errand}"
 
 
+def what_leaves(update: Update) -> str:
+    """Return what an update is, as the audit log calls it."""
+    if update.marks:
+        return "counts and hashes of images leave"
+    if not update.description:
+        return "update leaves"
+    return "score leaves" if '"score"' in update.description else "counts leave"
+
+
 def digest_of_update(update: Update | MaskedUpdate) -> str:
     """Return SHA-256 of what leaves, as the audit log has it."""
     if isinstance(update, MaskedUpdate):

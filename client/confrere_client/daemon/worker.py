@@ -35,7 +35,6 @@ from confrere_client.describing import describe
 from confrere_client.facts import Pixels
 from confrere_client.finetune.lacking import lacking
 from confrere_client.finetune.lesson import Lesson, site_lesson
-from confrere_client.hospital.finetune_text import lets_evaluate
 from confrere_client.hospital.plans import read_plan
 from confrere_client.hospital.policy import Policy, effective, may_leave, read_policy, usable_images
 from confrere_client.hospital.registry import open_registered, printable
@@ -143,12 +142,12 @@ class Worker:
         return Keepsake(folder=self.site.runs / run_id, digest=digest(text), keep=KEEP_ROUNDS)
 
     def _evaluate(self, plain: dict[str, Any], task: Task, run: Run, policy: Policy) -> None:
-        """Put counts of a model's scores on held-out patients into the outbox.
+        """Put counts of a model's scores on held-out patients, or their mean, into the outbox.
 
         Of one model the site says one thing, however often it is asked and whoever came meanwhile:
         two answers might differ by a patient.
         """
-        if code := against_evaluation(policy, run, task.round):
+        if code := against_evaluation(policy, run, task.round, task.part):
             self.tell(errand=plain["key"], refused=code)
             return
         path = self.site.runs / plain["run_id"] / f"evaluation-{plain['key']}.json"
@@ -158,7 +157,7 @@ class Worker:
             kept = self._keepsake(plain["run_id"], text).load(before=task.round + 1)
             atomic_write(path, evaluated(task, _trainer(text), kept, lent, policy).encode())
         told, policy = path.read_text(), read_policy(self.site.policy)  # it may be stricter by now
-        if too_fine(policy, told) or not lets_evaluate(policy):
+        if too_fine(policy, told) or against_evaluation(policy, run, task.round, task.part):
             self.tell(errand=plain["key"], refused="policy-evaluation")
             return
         update = Update(

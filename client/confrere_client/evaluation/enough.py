@@ -84,6 +84,38 @@ def scorable(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> R
     return rows[np.isin(labels_N, large if len(large) > 1 else [])]
 
 
+def averaged(finetune: Finetune, images: Images, rows: Rows, smallest: int) -> Rows:
+    """Return which of *rows* a task's one leading figure may be told of; none where it may not.
+
+    Guarantee: it is a mean over *smallest* patients or more (Dice), or ranks as many against as
+    many (areas, precision): a class of fewer takes no part, and where fewer have a finding, a box
+    of a class or what is normal, or lack it, nothing is told.
+    """
+    patients_N = images.catalog.patients[rows]
+    if not len(rows):
+        return rows
+    marks = TASKS.member(finetune.task.name).marks
+    if marks == "mask":
+        return rows if len(np.unique(patients_N)) >= smallest else rows[:0]
+    lesson = Lesson(images=images, rows=rows, finetune=finetune)
+    has_NC = _sides(lesson)
+    if has_NC is None:
+        return scorable(finetune, images, rows, smallest)
+    # Of a finding some images may tell nothing: they are on neither side.
+    several = finetune.task.knobs.get("kind") == "multilabel"
+    lacks_NC = np.asarray(lesson.findings == 0) if several else ~has_NC
+    sides = [_behind(flags_NC, patients_N) for flags_NC in (has_NC, lacks_NC)]
+    few = any(0 < count < smallest for counts in sides for count in counts)
+    # Boxes are ranked among boxes: all images may have some.
+    ranks = any(has and (lacks or marks == "boxes") for has, lacks in zip(*sides, strict=True))
+    return rows if ranks and not few else rows[:0]
+
+
+def _behind(flags_NC: Flags, patients_N: NDArray[np.int64]) -> list[int]:
+    """Return the patients behind the images that have each."""
+    return [len(np.unique(patients_N[flags_N])) for flags_N in flags_NC.T]
+
+
 def _sides(lesson: Lesson) -> Flags | None:
     """Return which images have what is told apart from its absence; None for exclusive classes."""
     finetune = lesson.finetune

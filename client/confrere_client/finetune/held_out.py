@@ -1,5 +1,7 @@
 """Which of its own patients a hospital keeps apart from a fine-tuning, to score the model on.
 
+Those who choose the round (validation) are kept apart in the same way, with a note of their own.
+
 A patient is told from others by the first of its images' names: who else is there hardly moves who
 is held out. Who is when a run begins is noted in its folder with a fingerprint of the whole data
 set, and stays so in every round. Names need not mean the same images in another data set (rows of
@@ -27,6 +29,8 @@ from confrere_common.task import TASKS
 
 Rows = NDArray[np.int64]
 
+NOBODY: Rows = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -39,7 +43,7 @@ class Seen:
     """All that may be learned from: what else is of a patient is found in it."""
 
     tests: Sequence[Record]
-    """What the source marks 'test'."""
+    """What the source marks 'test', or 'val'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Note:
     """What was settled when a run began at the site."""
 
     marked: bool
-    """Whether the source marked who is held out as 'test'."""
+    """Whether the source marked who is held out."""
 
     fingerprint: str
     """Of the data set that was there; '' once another was met."""
@@ -60,20 +64,22 @@ class Note:
         return (self.marked, self.fingerprint) == (bool(seen.tests), seen.fingerprint)
 
 
-def held_out(run: Run, images: Images) -> Rows:
+def held_out(run: Run, images: Images, share: float | None = None, but: Rows = NOBODY) -> Rows:
     """Return all images of data.test_share of each class's patients; none where none are scored.
 
-    Of two patients of a class or more at least one is held out, and never all of them.
+    Or of another *share*, and of nobody of whom rows in *but* are. Of two patients of a class or
+    more at least one is held out, and never all of them.
     """
-    task = task_of(run)
-    if task is None or evaluation_of(run) is None:
-        return np.empty(0, np.int64)
+    task, share = task_of(run), run.data.test_share if share is None else share
+    if task is None or evaluation_of(run) is None or not share:
+        return NOBODY
     catalog = images.catalog
-    known = catalog.select(np.flatnonzero(marked(images, task)))
+    free = ~np.isin(catalog.patients, catalog.patients[but])
+    known = catalog.select(np.flatnonzero(marked(images, task) & free))
     if TASKS.member(task.task.name).marks != "label":  # all that have a mask are one class
         alike = np.zeros(len(known.patients), known.labels.dtype)
         known = replace(known, labels=alike, classes=("marked",))
-    kept = [*_chosen(known, run.data.test_share, run.data.seed)]
+    kept = [*_chosen(known, share, run.data.seed)]
     return np.flatnonzero(np.isin(catalog.patients, kept))
 
 
@@ -82,7 +88,7 @@ def as_noted(
 ) -> tuple[Rows, bool]:
     """Return all images of the patients in the note at *path*, and whether anybody may be scored.
 
-    Where there is no note it is made: of who is marked 'test', else of whose images *first* gives.
+    Where there is no note it is made: of who is marked so, else of whose images *first* gives.
 
     Guarantee: nobody is scored who was not held out when the note was made; nor is anybody from the
     round on that meets another data set than was there then, or a note that cannot be read.

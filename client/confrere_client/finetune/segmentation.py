@@ -118,6 +118,7 @@ def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     found: dict[str, Weighed] = {
         name: weighed_mean(over_classes(answers[values], empty_NC))
         for name, values in MEANS.items()
+        if values in answers
     }
     if "mm_NC" in answers:
         found["hd95 mm"] = InUnits(values_N=over_classes(answers["mm_NC"], empty_NC))

@@ -15,6 +15,7 @@ from confrere_common.finetune import Finetune
 from confrere_common.judged import evaluation_of
 from confrere_common.model import task_of
 from confrere_common.task import TASKS
+from confrere_common.validated import VALIDATED, unchosen
 
 Row = tuple[str, str]
 """A label and what it says."""
@@ -25,6 +26,16 @@ MARKS = {"label": "labels", "mask": "masks", "boxes": "boxes"}
 def lets_evaluate(policy: Policy) -> bool:
     """Say whether counts of a model's scores may leave: the coordinator sees each site's own."""
     return policy.evaluation and not policy.require_secure_aggregation
+
+
+def lets_validate(policy: Policy) -> bool:
+    """Say whether the mean of scores may leave by which the coordinator chooses a round."""
+    return lets_evaluate(policy) and VALIDATED in policy.metrics
+
+
+def validates(run: Run, policy: Policy) -> bool:
+    """Say whether the site may be asked after each round what the joined model scores."""
+    return run.stage == "finetune" and not unchosen(run) and lets_validate(policy)
 
 
 def learning(task: Finetune) -> Iterator[Row]:
@@ -123,3 +134,33 @@ def scoring(run: Run, policy: Policy) -> Iterator[Row]:
             "site answers once.",
         )
         yield "held out", _held_out(run, smallest, marks)
+        yield from _choosing(run, policy, smallest)
+
+
+LEADING = {
+    "classification": "area under the ROC curve",
+    "segmentation": "Dice",
+    "detection": "average precision",
+    "anomaly": "area under the ROC curve",
+    "retrieval": "share of a search's first five that is of its class (P@5)",
+}
+"""Task -> the mean by which a round is chosen."""
+
+
+def _choosing(run: Run, policy: Policy, smallest: int) -> Iterator[Row]:
+    """Yield what leaves so that the coordinator can choose the round that it publishes."""
+    task, why = task_of(run), unchosen(run)
+    if task is None or why:
+        return
+    label = "leaves, of validation"
+    if not lets_validate(policy):
+        yield label, f"nothing: your policy (metrics) has no {VALIDATED}"
+        return
+    yield (
+        label,
+        f"after every round: one {LEADING[task.task.name]}, to {policy.metric_digits} digits, over "
+        f"{smallest} patients or more (of each class, where images are ranked), and how many "
+        "images it is of. Nothing is noised; of one model the site answers once. They are patients "
+        f"whom your source marks 'val'; where it marks none, {run.data.val_share:.0%} of those who "
+        "are left, who are not trained on; nobody where these are too few",
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from confrere_client.hospital.describe_text import describing, leaving
-from confrere_client.hospital.finetune_text import lacks, learning, scoring
+from confrere_client.hospital.finetune_text import lacks, learning, scoring, validates
 from confrere_client.hospital.plan import Plan, run_of
 from confrere_client.hospital.policy import (
     Policy,
@@ -29,6 +29,7 @@ from confrere_common.model import objective_of, outline, task_of
 from confrere_common.preparation import must_be_prepared
 from confrere_common.privacy.terms import terms
 from confrere_common.secagg.roster import PinnedRoster
+from confrere_common.validated import VALIDATED
 from confrere_common.weights import count
 
 Row = tuple[str, str]
@@ -161,8 +162,9 @@ def _data(verdict: Verdict, policy: Policy, data: Mapping[str, Registered]) -> s
 
 def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     up, down, rounds = plan.proposal.bytes_up, plan.proposal.bytes_down, run.federation.rounds
-    figures = f"to {policy.metric_digits} digits: {', '.join(policy.metrics)}"
-    told = figures if policy.metrics and epsilon_of(run) is None else "no figures"
+    figures = [name for name in policy.metrics if name != VALIDATED]  # told of by itself
+    told = f"to {policy.metric_digits} digits: {', '.join(figures)}"
+    told = told if figures and epsilon_of(run) is None else "no figures"
     yield (
         "leaves, each round",
         f"the change of the shared weights{_of_what(run)} ({_size(up)}), the number of images "
@@ -174,7 +176,8 @@ def _leaving(plan: Plan, run: Run, policy: Policy) -> Iterator[Row]:
     yield "leaves, in all", f"{rounds} times that at most: {_size(up * rounds)}"
     if run.stage == "finetune":
         yield from scoring(run, policy)
-    yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all"
+    again = ", and as much again to score it" if validates(run, policy) else ""
+    yield "comes in", f"{_size(down)} a round, {_size(down * rounds)} in all{again}"
     if epsilon_of(run) is not None:
         yield (
             "leaves, once",

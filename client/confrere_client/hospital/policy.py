@@ -33,13 +33,13 @@ from confrere_common.secagg.roster import PinnedRoster
 from confrere_common.section import section
 from confrere_common.settings import check_settings, read_mapping, written
 from confrere_common.task import TASKS
+from confrere_common.validated import VALIDATED
 
 FIGURES = ("loss", "rankme", "feature_std", "uniformity", "alignment", "dead_share", *OWN_FIGURES)
-"""Figures of a round that leave by default: loss, health of the representation, and whether the
-method's task can be learned of the images."""
+"""Figures that leave by default: loss, health of the features, whether the task can be learned."""
 
-TELLABLE = (*FIGURES, "seconds", "seen", "spread")
-"""Figures that a policy may let leave: those of ``work.SENT``."""
+TELLABLE = (*FIGURES, "seconds", "seen", "spread", VALIDATED)
+"""Figures that a policy may let leave: those of ``work.SENT``, and a model's validation score."""
 
 STAGES: tuple[str, ...] = get_args(Run.__dataclass_fields__["stage"].type)
 """Stages that a run may have."""
@@ -110,7 +110,7 @@ class RunClass:
     """Sites, this one among them, that must be enrolled, and in the roster; null: as the policy."""
 
     evaluation: Annotated[bool, Field(strict=True)] = False
-    """Whether counts of its model's scores may leave as well without being asked about."""
+    """Whether counts and means of its model's scores may leave too without being asked about."""
 
 
 @section
@@ -181,20 +181,20 @@ class Policy:
 
     evaluation: Annotated[bool, Field(strict=True)] = True
     """Whether, in a run of stage finetune, counts of the model's scores on held-out patients may
-    leave; never where the policy requires secure aggregation. Without them the site trains all the
-    same."""
+    leave, and after each round the mean of others (val_score, see metrics); never where the policy
+    requires secure aggregation. Without them the site trains all the same."""
 
     min_cell: Annotated[int, Field(ge=2, strict=True)] = 5
     """Patients below which no count leaves, of images (stage describe) or of a model's scores
-    (stage finetune), whatever the run says."""
+    (stage finetune), nor a mean of these, whatever the run says."""
 
     duplicates: Annotated[bool, Field(strict=True)] = False
     """Whether, where a run of stage describe asks for it, salted hashes of images may leave, by
     which the coordinator counts images that several sites have. Who holds an image can find out
     that this site has that very image."""
 
-    metrics: Annotated[Names, _among("figure", lambda: TELLABLE)] = FIGURES
-    """Figures of a round that may leave beside the update; []: none."""
+    metrics: Annotated[Names, _among("figure", lambda: TELLABLE)] = (*FIGURES, VALIDATED)
+    """Figures of a round that may leave; []: none. val_score only where evaluation lets it."""
 
     metric_digits: Annotated[int, Field(ge=1, le=17, strict=True)] = 3
     """Significant digits to which these are rounded."""

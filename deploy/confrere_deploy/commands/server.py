@@ -211,6 +211,7 @@ def submit(
 ) -> None:
     """Queue a run; hospitals see it as a plan and decide."""
     from confrere_common.loading import read_run
+    from confrere_common.validated import told_choice
     from confrere_deploy.families import ALL_FAMILIES
     from confrere_deploy.federation.submitting import (
         must_be_federable,
@@ -233,6 +234,8 @@ def submit(
     workspace.chain().append(
         "run submitted", run=order.id, digest=order.digest, by=getpass.getuser()
     )
+    if said := told_choice(run):
+        console.print(said, soft_wrap=True)
     console.print(
         f"{order.id}: queued. Follow it: confrere server status {order.id} --dir {folder} --follow"
     )

@@ -24,6 +24,7 @@ from confrere_deploy.study.history import alarm_warnings, record_warnings, round
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.protection import Told, protection, rounds_of
 from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.runs.choosing import course_of
 from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState, newest_state
@@ -44,7 +45,8 @@ def write_federal_report(folder: Folder, target: Path) -> None:
     run = order.parsed()
     if run.stage == "finetune":
         found = summed(folder.path, run)
-        write_tuned(target, tuned_report(run, order.digest, _spoken(state), found, told))
+        course = course_of(folder)
+        write_tuned(target, tuned_report(run, order.digest, _spoken(state), found, told, course))
         return
     write_report(target, federal_report(run, order.digest, state, told), Pictures())
 

@@ -90,6 +90,7 @@ def card_of(
             "method": training.get("method"),
             "task": training.get("task") or report.get("task"),
             "rounds": training.get("rounds"),
+            "best_round": training.get("best_round"),
             "seed": training.get("seed"),
             "federation": run.get("federation"),
         },

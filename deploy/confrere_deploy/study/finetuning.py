@@ -29,15 +29,16 @@ from confrere_common.judged import evaluation_of
 from confrere_common.loading import digest, dump
 from confrere_common.model import build_model, load_weights, task_of
 from confrere_common.task import TASKS, FineTask
+from confrere_common.validated import unchosen
 from confrere_common.weights import Weights
 from confrere_deploy.engine import Job
 from confrere_deploy.engines.inline import site_folder
 from confrere_deploy.split import sites_of_test, spread
 from confrere_deploy.study import arms
-from confrere_deploy.study.course import Course
 from confrere_deploy.study.holdout import holdout
 from confrere_deploy.study.measure import raw_features
 from confrere_deploy.study.notes import notes_on
+from confrere_server.runs.course import Course, Heard
 
 Rows = NDArray[np.int64]
 
@@ -119,6 +120,15 @@ def must_finetune(run: Run) -> Finetune:
     if task is None:
         raise ConfigError(["stage is pretrain: write stage: finetune, and a section finetune."])
     return task
+
+
+def is_blind(run: Run) -> bool:
+    """Say whether no round can be chosen: a federation of hospitals could choose none either.
+
+    With privacy it would look at patients once more; of weights that stay at sites no round is
+    whole.
+    """
+    return unchosen(run) in ("privacy", "local")
 
 
 def must_leave_none_out(run: Run) -> None:
@@ -250,22 +260,21 @@ class Studio:
 
     def _carried(self, job: Job, asked: Rows) -> Arm:
         run = job.run
-        private = run.privacy is not None  # choosing a round would look at patients once more
-        local = must_finetune(run).head == "local"
+        blind = is_blind(run)
         course = Course(
             folder=job.folder,
             digest=job.digest,
-            patience=None if private or local else must_finetune(run).patience,
-            examine=lambda weights: self._examined(job, weights, skip=private or local),
+            patience=None if blind else must_finetune(run).patience,
+            examine=lambda state: self._examined(job, state.weights, skip=blind),
         )
         engine = self.training.engine if len(job.sites) > 1 else self.training.alone
         last = arms.carried(engine, replace(job, enough=course.enough))
-        weights = course.chosen(last)
+        weights = course.kept(last)
         answers, rows = self._answers(job, weights, asked, last.round)
         compares = TASKS.member(must_finetune(run).task.name).compares
         counted = compares and evaluation_of(run) is not None and len(job.sites) > 1
         own = self._by_site(job, weights, asked, last.round, counted=True) if counted else {}
-        val = {} if private or local else self._validated(job, weights)
+        val = {} if blind else self._validated(job, weights)
         return Arm(
             answers=decided(answers, val, self._exam(job, self.lecture.val)),
             asked=rows,
@@ -288,11 +297,13 @@ class Studio:
         exam = self._exam(job, self.lecture.val)
         return self.judge.answers(self._model(job, weights), exam)
 
-    def _examined(self, job: Job, weights: Weights, *, skip: bool) -> float:
+    def _examined(self, job: Job, weights: Weights, *, skip: bool) -> Heard:
+        """Return the score on the validation images of all sites, as if they were one's."""
         if skip or not len(self.lecture.val):
-            return float("nan")
+            return {}
         exam = self._exam(job, self.lecture.val)
-        return score(self.judge, self.judge.answers(self._model(job, weights), exam), exam)
+        found = score(self.judge, self.judge.answers(self._model(job, weights), exam), exam)
+        return {HERE: (found, len(self.lecture.val))}
 
     def _answers(self, job: Job, weights: Weights, asked: Rows, round: int) -> tuple[Answers, Rows]:
         if must_finetune(job.run).head == "shared":

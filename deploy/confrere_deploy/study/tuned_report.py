@@ -21,12 +21,13 @@ from confrere_client.finetune.judge import Answers, Exam, Judge, both
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Figure
 from confrere_common.loading import as_dict, digest, dump
+from confrere_common.validated import UNCHOSEN, unchosen
 from confrere_deploy.families import ALL_FAMILIES
 from confrere_deploy.report import schema, tuned
 from confrere_deploy.report.pooled import cautions
 from confrere_deploy.study.cost import Clock
 from confrere_deploy.study.counted import counted
-from confrere_deploy.study.finetuning import ARMS, Arm, Lecture
+from confrere_deploy.study.finetuning import ARMS, Arm, Lecture, is_blind
 from confrere_deploy.study.joining import of_answers
 from confrere_deploy.study.machine import machine
 from confrere_deploy.study.measure import LEAST_PATIENTS
@@ -249,8 +250,16 @@ def _warnings(lecture: Lecture, clock: Clock) -> Iterator[str]:
             "Every image counts as a patient of its own: if some show the same patient, the test "
             "is on known patients. Give a patient column to rule it out."
         )
-    if not len(lecture.val):
+    why = unchosen(lecture.run)
+    if is_blind(lecture.run):
+        yield f"No round was chosen, the last one answered in the test: {UNCHOSEN[why]}."
+    elif not len(lecture.val):
         yield "There are no validation patients: the last round answered in the test."
+    elif why and len(lecture.sites) > 1:
+        yield (
+            "The round was chosen on validation patients. A federation of hospitals would choose "
+            f"none and publish the last: {UNCHOSEN[why]}."
+        )
     if len(lecture.run.seeds) < 3:
         yield (
             f"{len(lecture.run.seeds)} of the 3 repetitions that a claim needs: the intervals show "

@@ -17,7 +17,6 @@ from confrere_common.code import code_digest
 from confrere_common.config import Run
 from confrere_common.errors import RoundError
 from confrere_common.exchange import Answer, Refusal, Task
-from confrere_common.judged import is_due
 from confrere_common.privacy.independence import must_stand_alone
 from confrere_common.proposal import Proposal, Standing
 from confrere_common.secagg.messages import Reply, Request
@@ -29,8 +28,8 @@ from confrere_server.joining import must_join
 from confrere_server.masked import Veil
 from confrere_server.record import RoundRecord
 from confrere_server.rounds import Answered, Asked, Event, Study, one_round
+from confrere_server.runs.choosing import Judges
 from confrere_server.runs.deadline import deadline_s
-from confrere_server.runs.judging import evaluate, judged
 from confrere_server.runs.outcome import (
     FOR_NOW,
     NO_LABELS,
@@ -111,8 +110,8 @@ class Conductor:
         must_stand_alone(self.run)
         must_join(self.run)
         state = self._start()
-        self._evaluate(state)  # the server may have been killed at just that
-        while state.round < self.run.federation.rounds:
+        self._judges.evaluate(state)  # the server may have been killed at just that
+        while state.round < self.run.federation.rounds and not self._judges.enough(state):
             sites, state = self._gather(state)
             new = self._round(sites, state)
             record = new.records[-1]
@@ -122,7 +121,7 @@ class Conductor:
                 state = new
                 del new  # weights of two rounds at once are a model too many
                 self._save(state)
-                self._evaluate(state)
+                self._judges.evaluate(state)
                 continue
             self._refused = self._refused + 1 if all_failed(record, sites) else 0
             self._spoilt += is_spoilt(record, self.run.federation.quorum)
@@ -131,15 +130,11 @@ class Conductor:
                 raise RoundError(why_failed(record, max(self._refused, self._spoilt)))
             self._void(record, state)
         must_have_come_to_something(state.records, VOID_ROUNDS)
-        return state
+        return self._judges.finished(state)
 
     @property
     def _masked(self) -> bool:
         return self.run.secure_aggregation is not None
-
-    @property
-    def _describes(self) -> bool:
-        return self.run.stage == "describe"
 
     def _spent(self, state: ServerState) -> ServerState:
         """Save a void masked round: its number is used up, since no site masks twice for one."""
@@ -236,7 +231,8 @@ class Conductor:
             if site not in self._said or self._said[site].state != "approved"
         ]
         if ask:
-            size = most_told(asked_of(self.run)) if self._describes else nbytes(state.weights)
+            tells = self.run.stage == "describe"
+            size = most_told(asked_of(self.run)) if tells else nbytes(state.weights)
             proposal = Proposal(
                 run_id=self.order.id, study=self.study, run=self.order.run, code=code_digest(),
                 sites=len(nodes), bytes_down=size, bytes_up=size, seed=self.run.seeds[0],
@@ -257,8 +253,7 @@ class Conductor:
         self._began_at = self._last_answer_at = self.clock()
         self._came_at = {}
         self._stand(state, "training")
-        within = deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
-        absent = ABSENT_S
+        within, absent = self._within_s, ABSENT_S
         if self.run.federation.quorum == 1.0:
             within, absent = self.run.federation.deadline_s, float("inf")
 
@@ -280,22 +275,27 @@ class Conductor:
 
     def _told(self, answers: Iterable[Answer]) -> Iterable[Answer]:
         """Return answers as they come; what sites tell of their images is kept aside."""
-        if not self._describes:
+        if self.run.stage != "describe":
             return answers
         return heard_into(self.folder.path, answers, asked_of(self.run))
 
-    def _evaluate(self, state: ServerState) -> None:
-        """Have the sites score the joined model where that is due; it costs a run nothing."""
-        if not is_due(self.run, state.round) or judged(self.folder.path, state.round):
-            return
-        self._stand(state, "training", f"the sites score the model of round {state.round}")
-        within = deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
-        approved = {site for site, said in self._said.items() if said.state == "approved"}
-        there = sorted((approved & self._invited) - set(state.repute.suspended))
-        evaluate(
-            self.folder, state, {site: self._said[site].images for site in there},
-            lambda task: self.carrier.ask(there, task, within), self.note,
+    @cached_property
+    def _judges(self) -> Judges:
+        return Judges(
+            folder=self.folder, there=self._judging, online=self.carrier.online, note=self.note,
+            ask=lambda sites, task: self.carrier.ask(sites, task, self._within_s),
+            stand=lambda state, why: self._stand(state, "training", why),
         )  # fmt: skip
+
+    @property
+    def _within_s(self) -> float:
+        return deadline_s(self.folder.standing.paces_s, self.run.federation.deadline_s)
+
+    def _judging(self, state: ServerState) -> dict[str, int]:
+        """Return the sites that may be asked what a model scores, with what each enrolled with."""
+        approved = {site for site, said in self._said.items() if said.state == "approved"}
+        there = (approved & self._invited) - set(state.repute.suspended)
+        return {site: self._said[site].images for site in sorted(there)}
 
     def _veil(self, carry: Carry) -> Veil:
         roster = PinnedRoster(self.order.roster)

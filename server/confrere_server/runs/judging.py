@@ -38,20 +38,24 @@ def evaluate(
     sites: Mapping[str, int],
     ask: Callable[[Task], Iterable[Answer]],
     note: Callable[..., Any],
+    due: int | None = None,
 ) -> None:
     """Have *sites* score the model in *state*, and keep what they say.
 
-    *sites* are named with the images that each enrolled with.
+    *sites* are named with the images that each enrolled with. The model is asked about as that of
+    round *due*: sites approved an evaluation after the last round, and the model that is published
+    may be of an earlier one.
     """
     order, run = folder.order, folder.order.parsed()
+    number = state.round if due is None else due
     task = Task(
-        run=order.run, round=state.round, seed=run.seeds[0], weights=state.weights, evaluate=True
+        run=order.run, round=number, seed=run.seeds[0], weights=state.weights, evaluate=True
     )
     said = heard_of(run, sites, ask(task))
     for site, told in said.items():
         code = told if isinstance(told, str) else ""
         note("evaluated", run=order.id, round=state.round, site=site, refused=code)
-    keep(folder.path, state.round, said)
+    keep(folder.path, state.round, said, number)
 
 
 def heard_of(run: Run, sites: Mapping[str, int], answers: Iterable[Answer]) -> dict[str, Said]:
@@ -106,27 +110,31 @@ def within(told: Mapping[str, Any], enrolled: int, *, apart: bool = False) -> di
     return {**told, "enrolled": enrolled} if images > enrolled else dict(told)
 
 
-def keep(folder: Path, round: int, said: Mapping[str, Said]) -> None:
-    """Write down what sites said of the model that was joined in *round*."""
+def keep(folder: Path, round: int, said: Mapping[str, Said], due: int | None = None) -> None:
+    """Write down what sites said of the model that was joined in *round*, or asked for at *due*."""
     text = json.dumps({"round": round, "sites": dict(said)})
-    atomic_write(_path(folder, round), text.encode())
+    atomic_write(_path(folder, round if due is None else due), text.encode())
 
 
-def judged(folder: Path, round: int) -> Mapping[str, Said] | None:
-    """Return what sites said of the model of *round*; None while that is to come."""
-    try:
-        plain: dict[str, Said] = json.loads(_path(folder, round).read_bytes())["sites"]
-        return dict(plain)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def judged(folder: Path, due: int) -> Mapping[str, Said] | None:
+    """Return what sites said when asked after round *due*; None while that is to come."""
+    found = _kept(folder, due)
+    return None if found is None else found[1]
 
 
 def summed(folder: Path, run: Run) -> list[dict[str, Any]]:
-    """Return what all evaluations of a run come to, the last one last."""
-    found = ((round, judged(folder, round)) for round in range(1, run.federation.rounds + 1))
-    return [
-        {"round": round, **put_together(said, run)} for round, said in found if said is not None
-    ]
+    """Return what all evaluations of a run come to, that of the published model last."""
+    found = (_kept(folder, due) for due in range(1, run.federation.rounds + 1))
+    return [{"round": one[0], **put_together(one[1], run)} for one in found if one is not None]
+
+
+def _kept(folder: Path, due: int) -> tuple[int, Mapping[str, Said]] | None:
+    """Return the round of the model that was scored after round *due*, and what sites said."""
+    try:
+        plain = json.loads(_path(folder, due).read_bytes())
+        return int(plain["round"]), dict(plain["sites"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def put_together(said: Mapping[str, Said], run: Run) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from confrere_server.description.collecting import (
 from confrere_server.description.sharing import among, shared_in
 from confrere_server.membership.seal import seal
 from confrere_server.membership.workspace import Workspace
+from confrere_server.runs.choosing import course_of
 from confrere_server.runs.judging import FILE as EVALUATION
 from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
@@ -59,15 +60,21 @@ Whoever copies goes by the seal, and whoever makes room for another run's files 
 def publish(
     workspace: Workspace, folder: Folder, state: ServerState, heads: Mapping[str, tuple[int, str]]
 ) -> None:
-    """Write encoder and card, or what sites told, rounds, and the sealed ``release.json``."""
+    """Write encoder and card, or what sites told, rounds, and the sealed ``release.json``.
+
+    *state* is the last one, with the weights to publish: those of the best round, where one was
+    chosen.
+    """
     order = folder.order
     run = order.parsed()
+    best = course_of(folder).chosen if run.stage == "finetune" else None
     training = {
         "study": workspace.config.study,
         "run": order.id,
         "digest": order.digest,
         "code": code_digest(),
         "rounds": state.round,
+        **({"best_round": best} if best is not None else {}),
         "method": objective_of(run).name or run.stage,
         "warm_start": order.warm_start,
         # Asked of every site; what each one told of its terms stands with the site, and what its

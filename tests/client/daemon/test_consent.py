@@ -29,7 +29,9 @@ from confrere_client.hospital.registry import add
 from confrere_client.hospital.site import SiteFolder, open_site
 from confrere_common.code import bundle_digest, code_digest
 from confrere_common.codes import CODES
+from confrere_common.config import Run
 from confrere_common.exchange import Refusal, Task, Update
+from confrere_common.judged import evaluation_of
 from confrere_common.loading import dump
 from confrere_common.preparation import Preparation
 from confrere_common.proposal import Proposal
@@ -347,3 +349,34 @@ def test_a_model_is_scored_only_as_plan_and_policy_say(
     task = replace(TASK, round=round, evaluate=True)
 
     assert against_task(policy, tuning(), task) == due
+
+
+@pytest.mark.parametrize(
+    ("policy", "round", "due"),
+    [
+        (Policy(), 1, ""),
+        (Policy(), 2, ""),
+        (Policy(), 0, "not-approved"),
+        (Policy(), 3, "not-approved"),
+        (Policy(evaluation=False), 1, "policy-evaluation"),
+        (Policy(metrics=("loss",)), 1, "policy-evaluation"),
+        (Policy(require_secure_aggregation=True), 1, "policy-evaluation"),
+        (Policy(max_bytes_per_round=11), 1, "policy-bytes"),
+    ],
+)
+def test_a_model_is_validated_after_every_round_and_only_as_plan_and_policy_say(
+    policy: Policy, round: int, due: str
+) -> None:
+    task = replace(TASK, round=round, evaluate=True, part="val")
+
+    assert against_task(policy, tuning(), task) == due
+
+
+@pytest.mark.parametrize(
+    "run", [tuning(head="local"), tuning(evaluation=None), tuning(evaluation={"every": 1})]
+)
+def test_where_no_round_is_chosen_none_is_validated(run: Run) -> None:
+    task = replace(TASK, round=1, evaluate=True, part="val")
+    chosen = run.finetune is not None and run.finetune.head == "shared" and evaluation_of(run)
+
+    assert against_task(Policy(), run, task) == ("" if chosen else "not-approved")

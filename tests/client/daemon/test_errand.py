@@ -44,10 +44,10 @@ def test_a_round_is_begun_from_few_different_weights(tmp_path: Path) -> None:
 
 
 def test_of_one_evaluation_one_model_is_scored_however_often_that_is_asked(tmp_path: Path) -> None:
-    begun = [may_begin(tmp_path, 1, key, evaluate=True) for key in ("a", "a", "b")]
+    begun = [may_begin(tmp_path, 1, key, "evaluation") for key in ("a", "a", "b")]
 
     assert begun == [True, True, False]
-    assert may_begin(tmp_path, 2, "b", evaluate=True)
+    assert may_begin(tmp_path, 2, "b", "evaluation")
 
 
 def test_only_one_task_lies_there_and_others_may_not_read_it(tmp_path: Path) -> None:

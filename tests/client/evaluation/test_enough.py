@@ -8,7 +8,7 @@ import pytest
 from exams import boxed_exam, compared_exam, exam
 from tiny_runs import tuning
 
-from confrere_client.evaluation.enough import scorable, told_whole
+from confrere_client.evaluation.enough import averaged, scorable, told_whole
 from confrere_client.finetune.judge import Exam
 from confrere_common.model import task_of
 
@@ -96,3 +96,44 @@ def test_searches_count_class_by_class_where_something_of_it_is_left_to_find() -
     assert counted(both, 10) == both.asked[:21].tolist()
     assert counted(both, 11) == both.asked[:11].tolist()
     assert counted(one, 10) == one.asked[11:21].tolist()
+
+
+def led(asked: Exam, smallest: int) -> int:
+    """Return of how many images the leading figure would be told."""
+    task = task_of(asked.run)
+    assert task is not None
+    return len(averaged(task, asked.images, asked.asked, smallest))
+
+
+def test_a_ranking_is_told_of_as_many_against_as_many() -> None:
+    """``enough.averaged``: "Guarantee: it is a mean over *smallest* patients or more (Dice), or
+    ranks as many against as many (areas, precision): a class of fewer takes no part, and where
+    fewer have a finding, a box of a class or what is normal, or lack it, nothing is told."
+    """
+    classes = exam(
+        ["a"] * 12 + ["b"] * 10 + ["c"] * 9, list(range(31)), ["a", "b", "c"], "multiclass"
+    )
+    rare = exam(["a"] * 10 + ["b"] * 10 + ["a|b"] * 9, list(range(29)), ["a", "b"], "multilabel")
+    boxes = boxed_exam([["cell"]] * 11 + [[]] * 10, list(range(21)), ["cell"])
+
+    assert [led(classes, smallest) for smallest in (9, 10, 11)] == [31, 22, 0]
+    assert [led(rare, smallest) for smallest in (10, 11)] == [29, 0]  # ten have b alone
+    assert [led(boxes, smallest) for smallest in (10, 11)] == [21, 0]
+
+
+def test_boxes_are_ranked_among_boxes_and_all_images_may_have_some() -> None:
+    every = boxed_exam([["cell"]] * 11, list(range(11)), ["cell"])
+
+    assert [led(every, smallest) for smallest in (11, 12)] == [11, 0]
+    assert led(boxed_exam([[]] * 11, list(range(11)), ["cell"]), 10) == 0
+
+
+def test_what_all_have_or_nobody_has_ranks_nobody() -> None:
+    assert led(exam(["a"] * 20, list(range(20)), ["a", "b"], "multilabel"), 10) == 0
+    assert led(exam(["a"] * 20, list(range(20)), ["a", "b"], "multiclass"), 10) == 0
+
+
+def test_many_images_of_few_patients_lead_to_nothing() -> None:
+    few = exam(["a", "b"] * 20, [number % 9 for number in range(40)], ["a", "b"], "multiclass")
+
+    assert led(few, 10) == 0

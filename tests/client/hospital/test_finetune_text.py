@@ -154,3 +154,26 @@ def test_classes_that_no_label_here_names_are_named_in_the_plan(tmp_path: Path) 
     assert told(tuning(), registered_with(tmp_path, ["a"] * 3, only_scored=True)) == ""
     assert "worker.log" in told(tuning("segmentation"))
     assert told(tuning(), DATA) == ""  # it cannot be read: that is told when it is trained on
+
+
+def test_the_mean_that_chooses_a_round_is_named_and_of_whom_it_is() -> None:
+    rows = rows_of(asking())
+
+    assert (
+        "one area under the ROC curve, to 3 digits, over 10 patients or more"
+        in (rows["leaves, of validation"])
+    )
+    assert "marks 'val'; where it marks none, 15% of those" in rows["leaves, of validation"]
+    assert "val_score" not in rows["leaves, each round"]
+    assert rows["comes in"].endswith("and as much again to score it")
+
+
+def test_a_policy_without_the_figure_lets_no_mean_leave() -> None:
+    rows = rows_of(asking(), Policy(metrics=("loss",)))
+
+    assert rows["leaves, of validation"] == "nothing: your policy (metrics) has no val_score"
+
+
+def test_where_no_round_is_chosen_the_plan_has_no_row_for_it() -> None:
+    assert "leaves, of validation" not in rows_of(asking(head="local"))
+    assert "leaves, of validation" not in rows_of(asking(evaluation=None))

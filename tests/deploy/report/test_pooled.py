@@ -1,5 +1,7 @@
 """What sites counted, in a report: a coarse figure is told by its bounds, and ranks nobody."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from confrere_common.tally import STEPS, step_of
 from confrere_deploy.federation.federal_tuned import tuned_report
 from confrere_deploy.report.pooled import Evaluated, cautions, evaluated, shown
 from confrere_deploy.report.tuned import TunedReport, page
+from confrere_server.record import RoundRecord, SiteRecord
+from confrere_server.runs.course import Course, Heard
 from confrere_server.runs.judging import put_together
 from confrere_server.store import ServerState
 
@@ -153,3 +157,53 @@ def test_how_normal_images_look_is_told_as_the_area_of_anomalies_without_calibra
 
 def test_an_unresolved_cell_spans_the_grid() -> None:
     assert said(COARSE)["tallies"][0]["positives"] == [[0, STEPS, 12]]
+
+
+def reported(run: Run, folder: Path, heard: dict[int, Heard]) -> TunedReport:
+    course = Course(folder=folder, digest="d", patience=None, examine=lambda _: {}, heard=heard)
+    sites = (SiteRecord(site="north"), SiteRecord(site="south"))
+    records = tuple(
+        RoundRecord(round=number, sites=sites, bytes_up=8, bytes_down=8, seconds=1.0)
+        for number in (1, 2, 3)
+    )
+    state = ServerState(round=3, weights={}, step={}, records=records)
+    return tuned_report(run, "0" * 64, state, [], course=course)
+
+
+def test_a_report_tells_which_round_was_published_and_who_had_no_say_in_it(tmp_path: Path) -> None:
+    few = "nothing-to-score"
+    heard: dict[int, Heard] = {
+        1: {"north": (0.5, 30), "south": few}, 2: {"north": (0.75, 30)}, 3: {"north": (0.6, 30)},
+    }  # fmt: skip
+
+    found = reported(RUN, tmp_path, heard)
+
+    (course,) = found.courses
+    assert (course.best, dict(course.scores)) == (2, {1: 0.5, 2: 0.75, 3: 0.6})
+    assert found.headline == "dice"
+    assert found.cost.bytes_down == 3 * 8 + 4 * 4  # to both once, and to north in each round
+    drawn = replace(found, courses=(replace(course, losses={1: 0.9, 2: 0.8, 3: 0.7}),))
+    assert "Round 2 was best on the sites' validation patients" in page(drawn)
+    (warning,) = (said for said in found.warnings if "told no score" in said)
+    assert warning.startswith("Site 'south' told no score of validation patients: The hospital has")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "no site told a score of validation patients"),
+        ({"head": "local"}, "weights stay at their sites"),
+        ({"evaluation": None}, "the run asks its sites for no score"),
+    ],
+)
+def test_a_report_says_why_no_round_was_chosen_and_that_patience_was_not_used(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    run = tuning("segmentation", knobs={"width": 4}, classes=["tumour"], **changes)
+
+    found = reported(run, tmp_path, {})
+
+    (warning,) = (said for said in found.warnings if said.startswith("No round was chosen"))
+    assert why in warning
+    assert warning.endswith("finetune.patience (10) was not used.")
+    assert found.courses[0].best == 3

@@ -122,6 +122,7 @@ def test_private_and_masked_rounds_fine_tune_too(tiny: Path, tmp_path: Path) -> 
     masked = tune(tiny, tmp_path / "masked", run=short(1, floors="none", secure_aggregation={}))
 
     assert private["courses"][0]["scores"] == {}
+    assert any("No round was chosen, the last one" in said for said in private["warnings"])
     figures = private["arms"]["federated"]["figures"]
     assert "sensitivity_at_validation_threshold" not in figures
     assert masked["arms"]["federated"]["figures"]

@@ -245,15 +245,15 @@ def test_a_masked_run_without_a_result_releases_nothing_and_learns_no_pace(
     assert "closed" not in Folders(study).events()
 
 
-def without_labels(site: SiteFolder) -> tuple[Answering, list[bool]]:
+def without_labels(site: SiteFolder) -> tuple[Answering, list[str]]:
     """Approve, and say to each task that nothing here is marked; give what each one asked."""
-    sound, asked = willing(site), list[bool]()
+    sound, asked = willing(site), list[str]()
 
     def answer(line: Line, incoming: Incoming) -> RecordDict | None:
         if incoming.kind == "query":
             return sound(line, incoming)
         task = read_task(line.fetch(incoming))
-        asked.append(task.evaluate)
+        asked.append(task.purpose)
         code = "nothing-to-score" if task.evaluate else "no-labels"
         return answer_records(Refusal(site=site.config.site, round=task.round, reason=code))
 
@@ -298,7 +298,7 @@ def test_a_site_without_labels_is_asked_to_train_once_and_costs_a_run_of_all_sit
         until(lambda: folder.standing.state in ("done", "failed"), 40)
 
     assert folder.standing.state == "done", folder.standing.why
-    assert asked == [False, True]
+    assert asked == ["round", "validation", "evaluation"]
     release = json.loads((folder.path / "release.json").read_bytes())["release"]
     found = json.loads((folder.path / "evaluation.json").read_bytes())
     assert {one["site"]: one["rounds"] for one in release["sites"]} == {"north": 2, "south": 2}
