@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -15,44 +17,70 @@ AUGMENTED: Mapping[str, str] = {
 """What an exam calls itself -> whose views suit it (``augment.modality``)."""
 
 NOBODY_SAYS = "not said"
+LEAST = 3
+"""Patients that a simulation of two sites needs: one to test on, one to train on at each."""
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What can be trained on together: the pictures, or the volumes."""
+
+    kinds: "Counter[str]" = field(default_factory=Counter)
+    patients: set[str] = field(default_factory=set)
+    """No more than are needed."""
+
+    sited: bool = True
+    """Whether all say from which acquisition site they are."""
 
 
 def next_steps(out: Path) -> Iterator[str]:
     """Yield lines: for pictures and for volumes the part of a run, and how the data set is lent."""
-    found = _kinds(out)
+    found = _parts(out)
     both = len(found) > 1
-    yield "Next, in a run" + (" (it trains volumes or pictures, not both):" if both else ":")
-    for number, (dims, kinds) in enumerate(sorted(found.items(), reverse=True)):
+    enough = {dims: part for dims, part in found.items() if len(part.patients) >= LEAST}
+    for dims in sorted(found.keys() - enough.keys()):
+        what = {2: "pictures", 3: "volumes"}[dims]
+        yield f"The {what} are of {len(found[dims].patients)} patients: too few to train on alone."
+    if enough:
+        yield "Next, in a run" + (" (of volumes or of pictures, not both):" if both else ":")
+    for number, (dims, part) in enumerate(sorted(enough.items(), reverse=True)):
         if number:
             yield "or:"
-        yield from _part_of_run(out, dims if both else None, kinds)
+        yield from _lines(out, dims if both else None, part)
     choice = " --set dims=3 (or 2)" if both else ""
-    yield f"or lend it to federations: confrere client data add NAME {out}{choice}"
+    yield f"or lend it to federations: confrere client data add NAME {quote(str(out))}{choice}"
 
 
-def _kinds(out: Path) -> dict[int, "Counter[str]"]:
-    """Return axes -> how many exams there are of each kind, copies left out as a run does."""
+def _parts(out: Path) -> dict[int, Part]:
+    """Return axes -> what there is of such exams, copies left out as a run does."""
     from confrere_client.ingest.judging.judge import DUPLICATE
     from confrere_client.ingest.keeping.dataset import open_dataset
 
-    found: dict[int, Counter[str]] = {}
-    for row in open_dataset(out, str(out)).rows(["dims", "tag_modality", "flags"]):
-        if DUPLICATE not in row["flags"]:
-            kind = row["tag_modality"] or NOBODY_SAYS
-            found.setdefault(row["dims"], Counter())[kind] += 1
+    found: dict[int, Part] = {}
+    columns = ["dims", "tag_modality", "flags", "patient", "site"]
+    for row in open_dataset(out, str(out)).rows(columns):
+        if DUPLICATE in row["flags"]:
+            continue
+        part = found.setdefault(row["dims"], Part())
+        part.kinds[row["tag_modality"] or NOBODY_SAYS] += 1
+        part.sited = part.sited and bool(row["site"])
+        if len(part.patients) < LEAST:
+            part.patients.add(row["patient"])
     return found
 
 
-def _part_of_run(out: Path, dims: int | None, kinds: "Counter[str]") -> Iterator[str]:
-    source: dict[str, Any] = {"name": "prepared", "path": str(out.absolute())}
+def _lines(out: Path, dims: int | None, part: Part) -> Iterator[str]:
+    data: dict[str, Any] = {"source": {"name": "prepared", "path": str(out.absolute())}}
     if dims:
-        source["dims"] = dims
-    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    yield f"  data: {_flow({'source': source})}  # {told}"
-    most = kinds.most_common(1)[0][0]
+        data["source"]["dims"] = dims
+    if not part.sited:  # else each acquisition site is one of the simulation's
+        data["split"] = {"name": "iid", "sites": 2}
+    told = ", ".join(f"{count} {kind}" for kind, count in part.kinds.most_common())
+    yield f"  data: {_flow(data)}  # {told}"
+    most = part.kinds.most_common(1)[0][0]
     if most in AUGMENTED:
         yield f"  augment: {_flow({'modality': AUGMENTED[most]})}"
-    if len(kinds) > 1 and most != NOBODY_SAYS:
+    if len(part.kinds) > 1 and most != NOBODY_SAYS:
         yield f"  # of one kind alone: add modality: [{most}] to the source"
 
 
