@@ -129,7 +129,7 @@ def test_what_too_few_patients_have_is_no_run_of_its_own(tmp_path: Path) -> None
 
     said = ran("client", "prepare", tmp_path / "in", "--out", tmp_path / "set")
 
-    assert "The pictures are of 2 patients: too few to train on alone." in said
+    assert "Pictures of fewer than 3 patients are too few to train on alone." in said
     assert "Next, in a run" not in said
     assert "confrere client data add NAME" in said
 

@@ -39,8 +39,8 @@ def next_steps(out: Path) -> Iterator[str]:
     both = len(found) > 1
     enough = {dims: part for dims, part in found.items() if len(part.patients) >= LEAST}
     for dims in sorted(found.keys() - enough.keys()):
-        what = {2: "pictures", 3: "volumes"}[dims]
-        yield f"The {what} are of {len(found[dims].patients)} patients: too few to train on alone."
+        what = {2: "Pictures", 3: "Volumes"}[dims]
+        yield f"{what} of fewer than {LEAST} patients are too few to train on alone."
     if enough:
         yield "Next, in a run" + (" (of volumes or of pictures, not both):" if both else ":")
     for number, (dims, part) in enumerate(sorted(enough.items(), reverse=True)):

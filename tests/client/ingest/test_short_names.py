@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_files import picture
 from dicom_files import dataset, written
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +140,24 @@ def test_every_short_word_of_our_own_pages_is_known_as_ours(tmp_path: Path) -> N
     short = {word for text in ours for word in words_of(text) if re.fullmatch("[a-z]{2,3}", word)}
 
     assert short <= vocabulary()
+
+
+def test_who_is_called_as_a_word_of_the_page_is_found_in_what_somebody_wrote_alone(
+    tmp_path: Path,
+) -> None:
+    """The page speaks of a volume; that is no trace of a patient of that name."""
+    picture(tmp_path / "in/a.png", 1)
+    picture(tmp_path / "in/b.png", 2)
+    rows = ["path,patient,label", "a.png,Volume^Page,ill", "b.png,Sound^Ada,{}"]
+
+    def searched(label: str) -> set[str]:
+        (tmp_path / "in/t.csv").write_text("\n".join(rows).format(label))
+        prepared(tmp_path, table=tmp_path / "in/t.csv")
+        found = check_phi(tmp_path / "out", private_folder(tmp_path / "out") / "book.sqlite")
+        return {hit.term for hit in found.hits}
+
+    assert searched("well") == set()
+    assert searched("page 3") == {"page"}
 
 
 def test_every_short_word_of_a_reader_s_phrases_is_known_as_ours() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from confrere_client.ingest.judging.judge import DUPLICATE, NEAR, OUTLIER, WHITE
 from confrere_client.ingest.keeping.dataset import SCHEMA
+from confrere_common.describe import MEASURES
 
 LEAST = 4
 """Characters; shorter terms stand everywhere by chance: they are looked for as words of a text."""
@@ -86,5 +87,7 @@ def forms(name: str) -> Iterator[str]:
 def own_words(least: int = LEAST) -> frozenset[str]:
     """Return the words of *least* letters or more that a data set holds whoever is in it."""
     plain = "true false null image plan options"
-    text = " ".join((TEMPLATE.read_text(), plain, *SCHEMA.names, DUPLICATE, NEAR, WHITE, OUTLIER))
+    told = (f"{one.title} {' '.join(one.names)}" for one in MEASURES.values())
+    flags = (DUPLICATE, NEAR, WHITE, OUTLIER)
+    text = " ".join((TEMPLATE.read_text(), plain, *SCHEMA.names, *flags, *told))
     return CLOSED | frozenset(re.findall(rf"[a-z]{{{least},}}", text.casefold()))

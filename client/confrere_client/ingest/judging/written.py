@@ -19,7 +19,6 @@ from confrere_client.ingest.judging.terms import CLOSED, own_words
 from confrere_client.ingest.judging.words import Words, is_number, words_of
 from confrere_client.ingest.keeping.dataset import CATALOG, Dataset
 from confrere_client.ingest.preprocess_plan import MODALITIES
-from confrere_common.describe import MEASURES
 from confrere_common.preparation import WINDOWS
 
 TAGS = ("model", "kernel", "view", "unit", "photometric")
@@ -47,9 +46,8 @@ SHARED_BY = 5
 @cache
 def vocabulary() -> frozenset[str]:
     """Return the words that stand in a report or a manifest whoever is in the data set."""
-    titles = (f"{one.title} {' '.join(one.names)}" for one in MEASURES.values())
     lists = (*SAID, *KNOWN, *VENDORS, *BODY_PARTS, *MODALITIES, *WINDOWS, *USUAL)
-    return own_words(least=2) | frozenset(words_of(" ".join((*lists, *titles))))
+    return own_words(least=2) | frozenset(words_of(" ".join(lists)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,13 +23,10 @@ COLUMNS = ("key", "kind", "flags", "like", "warnings", "part", "files", "paths")
 Table: TypeAlias = Any
 """A writer of the module csv."""
 
-_ABOUT = """
-SELECT e.grp, json_extract(e.facts, '$.suffix'), g.files FROM exams e
-JOIN groups g ON g.grp = e.grp WHERE e.key = ?
-"""
-_PATHS = """
-SELECT DISTINCT f.place FROM parts p JOIN files f ON f.id = p.file WHERE p.grp = ?
-ORDER BY f.place LIMIT ?
+_FILES = """
+SELECT DISTINCT f.place, g.files, json_extract(e.facts, '$.suffix') FROM exams e
+JOIN groups g ON g.grp = e.grp JOIN parts p ON p.grp = e.grp JOIN files f ON f.id = p.file
+WHERE e.key = ? ORDER BY f.place LIMIT ?
 """
 
 
@@ -74,10 +71,10 @@ class Listing:
             yield row
 
     def _write(self, row: Mapping[str, Any], like: str) -> None:
-        group, part, files = self._book.run(_ABOUT, (row["key"],)).fetchone()
-        paths = [text_of(one) for (one,) in self._book.run(_PATHS, (group, MOST_PATHS))]
+        found = self._book.run(_FILES, (row["key"], MOST_PATHS)).fetchall()
+        _, files, part = found[0] if found else ("", 0, "")  # an archive that is gone meanwhile
         self._table.writerow([
             row["key"], f"{row['tag_modality'] or 'not said'} {row['dims']}-D",
             "; ".join(row["flags"]), like, "; ".join(row["warnings"]), part or "", files,
-            "\n".join(printed(path) for path in paths),
+            "\n".join(printed(text_of(place)) for place, *_ in found),
         ])  # fmt: skip
