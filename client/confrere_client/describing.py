@@ -7,7 +7,7 @@ joined with their neighbours, or withheld; the counts are handed back.
 The rules, each for a reason:
 
 - A count holds *smallest* patients or more, or it is not told. Between numbers, neighbouring cells
-  are joined by halving, as in ``evaluation.shared``; cells with names are withheld.
+  are joined by halving, as in ``halving``; cells with names are withheld.
 - All that is withheld of a measure is one count, together with the patients without a value. Where
   that would itself be small, the smallest of the other counts is withheld with it: since all counts
   add up to the patients, it could else be found as the difference.
@@ -21,14 +21,15 @@ should approve such a run seldom.
 Shapes: P patients, C channels, Z Y X voxels.
 """
 
-from collections import Counter, defaultdict
+from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.evaluation.shared import cells
+from confrere_client.halving import cells
 from confrere_client.source import Record, UnreadableImage
 from confrere_common.describe import (
     OTHER,
@@ -52,14 +53,86 @@ ALIKE = {
 }  # fmt: skip
 """Names that a cell has under another name."""
 
-Values: TypeAlias = Mapping[str, float | str]
-"""Measure -> a patient's value; what is not known is absent."""
-
 
 class TooFewPatients(DataError):  # noqa: N818  (the code says it better)
     """Fewer patients are known than a cell may hold, so nothing is told."""
 
     code = "too-few-patients"
+
+
+class Census:
+    """Where each patient falls in every measure, image by image in the order of their names.
+
+    Some two hundred bytes a patient are kept, and of an image nothing.
+    """
+
+    def __init__(self, asked: Describe, modality: str | None = None) -> None:
+        self._asked, self._modality = asked, modality
+        self._measures = measures_of(asked)
+        self._numbers: dict[str, int] = {}
+        self._images: list[int] = []
+        self._labels: Counter[tuple[int, str]] = Counter()
+        self._places = array("h")
+        self._looked = bytearray()
+
+    def add(self, record: Record) -> None:
+        """Count an image of a known patient; it is opened only where none told what they show."""
+        number = self._numbers.setdefault(record.patient, len(self._images))
+        if number == len(self._images):
+            self._images.append(0)
+            self._looked.append(False)
+            self._places.extend(self._row({}))
+        self._images[number] += 1
+        if record.label:
+            # Without names all labels are one: which it is need not be known.
+            self._labels[number, record.label if self._asked.labels else "labelled"] += 1
+        if not self._looked[number] and (kept := record.facts or _opened(record)):
+            self._looked[number] = True
+            width = len(self._measures)
+            self._places[number * width : (number + 1) * width] = self._row(kept)
+
+    def told(self, smallest: int) -> Description:
+        """Return what may be told, as ``describe`` does."""
+        patients = len(self._images)
+        if patients < smallest:
+            raise TooFewPatients(
+                f"{patients} patients are known, and counts are told of {smallest} or more: "
+                "register the images with a patient column, or vouch with "
+                "--one-image-per-patient."
+            )
+        places_PM = np.array(self._places, np.int64).reshape(patients, len(self._measures))
+        columns = dict(zip(self._measures, places_PM.T, strict=True))
+        images, label = self._measures["images"], self._measures["label"]
+        columns["images"] = np.array([_place(images, n) for n in self._images], np.int64)
+        known = self._labelled()
+        columns["label"] = np.array(
+            [_place(label, known.get(number)) for number in range(patients)], np.int64
+        )
+        counts = {
+            name: counted(columns[name], measure, smallest)
+            for name, measure in self._measures.items()
+        }
+        return Description(patients=patients, smallest=smallest, counts=counts)
+
+    def _row(self, kept: Mapping[str, Any]) -> "array[int]":
+        """Return the cell of each measure that an image shows, -1 where there is none."""
+        values = dict(_look(kept, self._modality))
+        return array("h", (_place(one, values.get(name)) for name, one in self._measures.items()))
+
+    def _labelled(self) -> Mapping[int, str]:
+        """Return the label that most of a patient's images have, the first by alphabet of equals.
+
+        A name that the run does not ask for is another's.
+        """
+        most: dict[int, tuple[int, str]] = {}
+        for (number, label), count in sorted(self._labels.items()):
+            if number not in most or count > most[number][0]:
+                most[number] = count, label
+        otherwise = OTHER if self._asked.labels else "labelled"
+        return {
+            number: label if label in self._asked.labels else otherwise
+            for number, (_, label) in most.items()
+        }
 
 
 def describe(
@@ -77,28 +150,11 @@ def describe(
     known are of one. *modality* is what images are that do not say it. TooFewPatients where even
     all of them are fewer.
     """
-    smallest = max(smallest, asked.min_cell)
-    patients = grouped(records, vouched=vouched)
-    if len(patients) < smallest:
-        raise TooFewPatients(
-            f"{len(patients)} patients are known, and counts are told of {smallest} or more: "
-            "register the images with a patient column, or vouch with --one-image-per-patient."
-        )
-    values_P = [_values(its, asked, modality) for its in patients]
-    counts = {
-        name: counted(_places(name, measure, values_P), measure, smallest)
-        for name, measure in measures_of(asked).items()
-    }
-    return Description(patients=len(patients), smallest=smallest, counts=counts)
-
-
-def grouped(records: Sequence[Record], *, vouched: bool) -> list[list[Record]]:
-    """Return the images of each known patient, both in order of their names."""
-    owned: dict[str, list[Record]] = defaultdict(list)
+    census = Census(asked, modality)
     for record in sorted(records, key=lambda one: one.name):
         if vouched or record.patient_known:
-            owned[record.patient].append(record)
-    return [owned[patient] for patient in sorted(owned)]
+            census.add(record)
+    return census.told(max(smallest, asked.min_cell))
 
 
 def counted(place_P: NDArray[np.int64], measure: Measure, smallest: int) -> Counts:
@@ -124,11 +180,6 @@ def _withheld(told: list[Cell], patients: int, smallest: int) -> Counts:
     return Counts(cells=tuple(told), untold=untold)
 
 
-def _places(name: str, measure: Measure, values_P: Sequence[Values]) -> NDArray[np.int64]:
-    """Return the cell of each patient's value, -1 where there is none."""
-    return np.array([_place(measure, values.get(name)) for values in values_P], np.int64)
-
-
 def _place(measure: Measure, value: float | str | None) -> int:
     if value is None or value == "":
         return -1
@@ -138,21 +189,8 @@ def _place(measure: Measure, value: float | str | None) -> int:
     return int(np.searchsorted(measure.edges, value, side="right")) - 1  # -1 below the first
 
 
-def _values(its: Sequence[Record], asked: Describe, modality: str | None) -> Values:
-    labels = Counter(record.label for record in its if record.label)
-    label = max(sorted(labels), key=lambda one: labels[one]) if labels else ""
-    # A name that the run does not ask for is not even looked up.
-    known = label if label in asked.labels or not label else _no_name(asked)
-    return {"images": len(its), "label": known, **dict(_look(its, modality))}
-
-
-def _no_name(asked: Describe) -> str:
-    return OTHER if asked.labels else "labelled"
-
-
-def _look(its: Sequence[Record], modality: str | None) -> Iterator[tuple[str, float | str]]:
-    """Yield what one image of a patient shows."""
-    kept = its[0].facts or _opened(its)
+def _look(kept: Mapping[str, Any], modality: str | None) -> Iterator[tuple[str, float | str]]:
+    """Yield what an image shows of which this is *kept*."""
     yield "modality", str(kept.get("tag_modality") or modality or "").lower()
     yield "vendor", str(kept.get("tag_vendor") or "")
     if shape := tuple(kept.get("source_shape") or ()):
@@ -172,18 +210,16 @@ def _look(its: Sequence[Record], modality: str | None) -> Iterator[tuple[str, fl
             yield measure, kept[name]
 
 
-def _opened(its: Sequence[Record]) -> dict[str, Any]:
-    """Return what the first image that can be read shows; nothing where none can."""
-    for record in its:
-        try:
-            pixels_CZYX = record.decode()
-        except UnreadableImage:
-            continue
-        white = np.iinfo(pixels_CZYX.dtype).max
-        return {
-            "dtype": pixels_CZYX.dtype.name,
-            "source_shape": pixels_CZYX.shape,
-            "mean": float(pixels_CZYX.mean(dtype=np.float64)) / white,
-            "std": float(pixels_CZYX.std(dtype=np.float64)) / white,
-        }
-    return {}
+def _opened(record: Record) -> dict[str, Any]:
+    """Return what an image shows; nothing where it cannot be read, and the patient's next does."""
+    try:
+        pixels_CZYX = record.decode()
+    except UnreadableImage:
+        return {}
+    white = np.iinfo(pixels_CZYX.dtype).max
+    return {
+        "dtype": pixels_CZYX.dtype.name,
+        "source_shape": pixels_CZYX.shape,
+        "mean": float(pixels_CZYX.mean(dtype=np.float64)) / white,
+        "std": float(pixels_CZYX.std(dtype=np.float64)) / white,
+    }

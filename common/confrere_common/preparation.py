@@ -30,7 +30,8 @@ STEPS = (
     "to 0 to 1 by hu_windows (a channel each: (value - centre) / width + 0.5, clipped) or by "
     "percentiles; resampled bilinearly to spacing_mm (Z Y X), else shrunk to image_px; stored in "
     "16 bits (65535 is 1), pictures of 8 bits as they are; slides as tiles of tile_px at "
-    "microns_per_px, or as they were scanned where that is coarser"
+    "microns_per_px, or as they were scanned where that is coarser; their stain is measured "
+    "(optical density, haematoxylin and eosin over tissue) and left as it is"
 )
 """What ``confrere client prepare`` does, in its order."""
 

@@ -166,6 +166,42 @@ def test_the_input_of_a_ct_encoder_can_be_made_again_from_its_release_alone(
     assert all(any(np.abs(one - other).max() < 1e-3 for other in seen) for one in again)
 
 
+def test_the_mean_stain_of_enough_patients_goes_from_tiles_to_the_card_of_a_release(
+    tmp_path: Path,
+) -> None:
+    from PIL import Image
+
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        tissue = rng.normal([190, 110, 170], 25, (40, 40, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(tissue).save(tmp_path / f"in/{number}.png")
+    rows = [f"{number}.png,P-{number % 5}" for number in range(8)]
+    (tmp_path / "in/t.csv").write_text("\n".join(["path,patient", *rows]))
+    ran(
+        "client", "prepare", tmp_path / "in", "--out", tmp_path / "set",
+        "--modality", "histology", "--catalog", tmp_path / "in/t.csv",
+    )  # fmt: skip
+    trained(
+        tmp_path / "run", {"path": str(tmp_path / "set")}, method="simclr",
+        encoder={"name": "resnet", "depth": 18, "width": 8}, augment={"modality": "histology"},
+    )  # fmt: skip
+    ran("export", tmp_path / "run/out", "--out", tmp_path / "release", "--key", tmp_path / "k.key")
+
+    told = json.loads((tmp_path / "set/manifest.json").read_text())["stain"]
+    prepared = json.loads((tmp_path / "release/card.json").read_text())["preprocessing"]["prepared"]
+    page = (tmp_path / "set/report.html").read_text()
+
+    assert (told["tiles"], told.pop("patients")) == (8, 5)
+    assert prepared["stain"] == told
+    # green is absorbed most in what is purple
+    assert told["density_mean"][1] == max(told["density_mean"])
+    assert told["haematoxylin"] > 0
+    assert "stain is measured" in prepared["steps"]
+    assert "stain density mean 0." in (tmp_path / "run/out/report.html").read_text()
+    assert "8 tiles of stained tissue" in page
+
+
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import nibabel

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import tuning
 
-from confrere_client.evaluation.shared import cells
+from confrere_client.halving import cells
 from confrere_common.errors import ExchangeError
 from confrere_common.tally import STEPS, step_of
 from confrere_server.grading import graded, together

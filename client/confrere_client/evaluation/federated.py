@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.evaluation.enough import told_apart, told_whole
-from confrere_client.evaluation.shared import Answer, answer, cells
+from confrere_client.evaluation.shared import Answer, answer
 from confrere_client.finetune import classification, retrieval
 from confrere_client.finetune.judge import Answers, Exam
 from confrere_client.finetune.lesson import Lesson
+from confrere_client.halving import cells
 from confrere_client.measure.intervals import Truth
 from confrere_common.describe import MOST_TEXT
 from confrere_common.errors import DataError

@@ -21,17 +21,16 @@ makes two of them run alike, by weights of their own, learns counts smaller than
 Shapes: N images, K classes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from confrere_client.evaluation.calibration import must_be_probabilities
+from confrere_client.halving import cells
 from confrere_client.measure.intervals import Floats, Truth
 from confrere_common.errors import DataError
-from confrere_common.tally import STEPS, Cell, ClassTally, step_of
+from confrere_common.tally import ClassTally, step_of
 
 SMALLEST = 10
 """Patients in a cell, where the site's policy says nothing else."""
@@ -87,62 +86,3 @@ def _tally(kind: int, scores_N: Floats, truth: Truth, smallest: int) -> ClassTal
         positives=cells(step_N[mine_N], truth.patients[mine_N], smallest),
         negatives=cells(step_N[~mine_N], truth.patients[~mine_N], smallest),
     )
-
-
-def cells(
-    step_N: NDArray[np.int64], patients_N: NDArray[np.int64], smallest: int
-) -> tuple[Cell, ...]:
-    """Return ranges of the grid with their images, none of fewer than *smallest* patients.
-
-    Empty where all of them together are fewer.
-    """
-    order_N = np.argsort(step_N, kind="stable")
-    step_N, patients_N = step_N[order_N], patients_N[order_N]
-    if len(np.unique(patients_N)) < smallest:
-        return ()
-    parts = list(_halved((0, STEPS), step_N, patients_N, smallest))
-    return tuple(
-        (first, after, int(np.searchsorted(step_N, after) - np.searchsorted(step_N, first)))
-        for first, after in _joined(parts, step_N, patients_N, smallest)
-    )
-
-
-Range = tuple[int, int]
-
-
-def _halved(
-    part: Range, step_N: NDArray[np.int64], patients_N: NDArray[np.int64], smallest: int
-) -> Iterator[Range]:
-    """Yield the ranges that halving comes to, in order; an empty one is left out."""
-    count = _within(part, step_N, patients_N)
-    first, after = part
-    if not count:
-        return
-    if count < smallest or after - first == 1:
-        yield part
-        return
-    middle = (first + after) // 2
-    yield from _halved((first, middle), step_N, patients_N, smallest)
-    yield from _halved((middle, after), step_N, patients_N, smallest)
-
-
-def _joined(
-    parts: list[Range], step_N: NDArray[np.int64], patients_N: NDArray[np.int64], smallest: int
-) -> list[Range]:
-    """Join each range that is too small to those after it, the last of all to the one before."""
-    done: list[Range] = []
-    begun: Range | None = None
-    for first, after in parts:
-        begun = (begun[0] if begun else first, after)
-        if _within(begun, step_N, patients_N) >= smallest:
-            done.append(begun)
-            begun = None
-    if begun:
-        done[-1:] = [(done[-1][0], begun[1])]
-    return done
-
-
-def _within(part: Range, step_N: NDArray[np.int64], patients_N: NDArray[np.int64]) -> int:
-    """Return the patients behind the images of a range; steps ascend."""
-    rows = slice(*np.searchsorted(step_N, part))
-    return len(np.unique(patients_N[rows]))

@@ -1,7 +1,5 @@
 """The book becomes a data set: catalog, report, and the manifest that says it is finished."""
 
-import csv
-import io
 import json
 from array import array
 from collections import Counter
@@ -16,7 +14,9 @@ from confrere_client.data.catalog import split_name
 from confrere_client.ingest.drawn import box_faults, drawn
 from confrere_client.ingest.finding.walk import printed
 from confrere_client.ingest.judging.judge import Judgement, Seen, judge
+from confrere_client.ingest.judging.naming import without_names
 from confrere_client.ingest.judging.report import Shown, write_report
+from confrere_client.ingest.judging.sharing import would_tell
 from confrere_client.ingest.judging.summary import Tally, summary_of
 from confrere_client.ingest.keeping.book import Book, text_of
 from confrere_client.ingest.keeping.dataset import (
@@ -29,13 +29,13 @@ from confrere_client.ingest.keeping.dataset import (
     write_catalog,
 )
 from confrere_client.ingest.keeping.keys import key_of, number_of
+from confrere_client.ingest.keeping.lists import COLUMNS, EXAMS, SKIPPED, Listing, private_list
 from confrere_client.ingest.keeping.shards import FOLDER, disk
 from confrere_client.ingest.reader import TECHNICAL
 from confrere_client.ingest.slide.resolution import resolution
 from confrere_common.errors import DataError
 from confrere_common.storage import atomic_write
 
-SKIPPED = "skipped.csv"
 _EXAMS = "exams e JOIN groups g ON g.grp = e.grp AND g.state = 'done' ORDER BY e.key"
 _ROWS = f"""
 SELECT e.key, e.grp, e.shard, e.start, e.nbytes, e.digest, e.look, e.facts, e.patient, g.patient
@@ -73,15 +73,19 @@ def publish(
         )
     tally, shown = Tally(), Shown()
     tally.box_faults.update(fault for _, fault in faults)
-    rows = _flagged(_rows(book, secret), judgement)
+    rows = shown.watching(tally.watching(_flagged(_rows(book, secret), judgement)))
     persons = book.run("SELECT 1 FROM persons LIMIT 1").fetchone() is not None
-    digest, count = write_catalog(dataset, shown.watching(tally.watching(rows)), persons=persons)
+    with private_list(private / EXAMS, COLUMNS) as table:
+        rows = Listing(book, table, judgement.alike).watching(rows)
+        digest, count = write_catalog(dataset, rows, persons=persons)
     made = Dataset(folder=dataset, manifest={
         "version": VERSION, "exams": count, "catalog_sha256": digest, **told,
     })  # fmt: skip
-    summary = summary_of(tally, judgement, skips)
+    summary = summary_of(tally, judgement, skips, would_tell(made))
     write_report(made, summary, shown)
     manifest = {**made.manifest, "preprocessing": summary["preprocessing"]}
+    if summary["stain"]:
+        manifest["stain"] = summary["stain"]
     if book.run("SELECT 1 FROM files WHERE state = 'read' AND reader = 'slide' LIMIT 1").fetchone():
         manifest["slides"] = resolution(told["options"])
     with disk():
@@ -98,16 +102,22 @@ def _rows(book: Book, secret: bytes) -> Iterator[dict[str, Any]]:
         row = dict(zip(_TOLD_OF, told_of(group), strict=True))
         whose = Whose(key=key, group=group, own=own, common=common, told=row["patient"])
         tags = plain["tags"]
+        said, faults = without_names(book, group, whose.names, {
+            "site": row["site"] or "",
+            "label": row["label"] or plain["label"],
+            "boxes": row["boxes"] or "",
+        })  # fmt: skip
         yield {
             **{name: plain[name] for name in SCHEMA.names if name in plain},
             "key": key, "shard": shard, "offset": start, "nbytes": nbytes, "digest": digest,
             "look": look, "dims": len(plain["shape"]) - 1, "flags": [],
             "patient": whose.patient(secret),
             "patient_known": bool(whose.name),
-            "site": row["site"] or "",
-            "boxes": drawn(book, group, row["boxes"] or "", plain)[0],
+            "site": said["site"],
+            "boxes": drawn(book, group, said["boxes"], plain)[0],
             "split": split_name(row["split"] or plain["split"]),
-            "label": row["label"] or plain["label"],
+            "label": said["label"],
+            "warnings": [*plain["warnings"], *faults],
             **{name: row[name] or "" for name in PERSON.names},
             "preprocessing": json.dumps(plain["preprocessing"], sort_keys=True),
             **{f"tag_{name}": _tag(name, tags.get(name)) for name in TECHNICAL},
@@ -126,6 +136,11 @@ class Whose:
     common: bytes | None
     told: bytes | None
     """As a table says; it knows best."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return all that somebody wrote of whose it is."""
+        return tuple(filter(None, map(text_of, (self.told, self.own, self.common))))
 
     @property
     def name(self) -> str:
@@ -196,21 +211,16 @@ def _write_skips(book: Book, path: Path, faults: Iterable[tuple[str, str]]) -> "
     *faults* of boxes are written beside them; no file is skipped for its boxes.
     """
     counts: Counter[str] = Counter()
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["# THIS LIST HOLDS NAMES OF FILES: it must not leave the hospital."])
-    table.writerow(["reason", "detail", "file"])
-    for place, kind, detail in book.skips():
-        counts[kind] += 1
-        table.writerow([kind, detail, printed(place)])
-    for place, unfit in book.unfit():
-        counts.update(unfit)
-        for kind, count in unfit.items():
-            table.writerow([kind, f"{count} of its exams", printed(place)])
-    for (place, fault), count in Counter(faults).items():
-        table.writerow([fault, f"{count} of its boxes", printed(place)])
-    with disk():
-        atomic_write(path, text.getvalue().encode())  # 0600, as mkstemp makes it
+    with private_list(path, ("reason", "detail", "file")) as table:
+        for place, kind, detail in book.skips():
+            counts[kind] += 1
+            table.writerow([kind, detail, printed(place)])
+        for place, unfit in book.unfit():
+            counts.update(unfit)
+            for kind, count in unfit.items():
+                table.writerow([kind, f"{count} of its exams", printed(place)])
+        for (place, fault), count in Counter(faults).items():
+            table.writerow([fault, f"{count} of its boxes", printed(place)])
     return counts
 
 

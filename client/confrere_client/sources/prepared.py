@@ -40,6 +40,9 @@ TOLD = (
 )  # fmt: skip
 """What of a manifest decides how pixels come about."""
 
+ENOUGH = 5
+"""Patients, or slides of nobody known, from which on the mean stain of their tiles is told on."""
+
 COLUMNS = [
     "key", "patient", "patient_known", "site", "split", "label", "dims", "shape", "dtype",
     "shard", "offset", "nbytes", "digest", "mask", "boxes", "flags", "warnings", "tag_modality",
@@ -102,13 +105,16 @@ class Prepared(Source):
     def preparation(self) -> Mapping[str, Any]:
         """Return what the data set was prepared to, as its manifest has it: of no patient.
 
-        ``scaling`` lists the ways that occur in it, by modality.
+        ``scaling`` lists the ways that occur in it, by modality; ``stain`` is the mean over the
+        tiles of slides, of enough patients.
         """
         manifest = self._dataset.manifest
         told = {**manifest["plan"], **manifest["shaping"], **manifest["options"]}
         told |= manifest.get("slides", {})
+        stain = dict(manifest.get("stain", {}))
         return {
             **{name: told[name] for name in TOLD if told.get(name) is not None},
+            **({"stain": stain} if stain.pop("patients", 0) >= ENOUGH else {}),
             "slices": self.config.slices,
             "scaling": sorted(manifest.get("preprocessing", ())),
         }

@@ -166,6 +166,9 @@ def _bars() -> "Iterator[Watch]":
 def _say(done: Any, order: Any) -> None:
     import json
 
+    from confrere_client.ingest.judging.naming import LEFT_OUT
+    from confrere_deploy.commands.prepare_next import next_steps
+
     out = order.dataset
     told = json.loads((out / "report.json").read_bytes())
     skipped = sum(told["skipped"].values())
@@ -176,14 +179,22 @@ def _say(done: Any, order: Any) -> None:
     )
     for kind, count in [*told["skipped"].items()][:SHOWN]:
         console.print(f"  {count} x {kind}")
+    for kind, warning in LEFT_OUT.items():
+        if count := told["warnings"].get(warning):
+            console.print(
+                f"{count} exams without the {kind} of your catalog: it holds a word by which their "
+                "files name somebody or something (a patient, a number, an institution). Call it "
+                "otherwise there, and prepare again."
+            )
     if done.lost_rows:
         console.print(f"{done.lost_rows} rows of the catalog name no file that was found.")
     console.print(
         f"report: {out / 'report.html'} (stays here)\n"
-        f"skipped files: {order.private / 'skipped.csv'} (holds names)\n"
-        f"Next: data: {{source: {{name: prepared, path: {out}}}}} in a run, or "
-        f"confrere client data add NAME {out}"
+        f"each exam with its files: {order.private / 'exams.csv'} (holds names)\n"
+        f"skipped files: {order.private / 'skipped.csv'} (holds names)"
     )
+    for line in next_steps(out):
+        console.print(line)
 
 
 def _check(out: Path) -> None:

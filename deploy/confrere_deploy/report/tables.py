@@ -223,11 +223,16 @@ def data(report: Report) -> list[tuple[str, str]]:
 
 def _prepared(preparation: Mapping[str, Any]) -> str:
     """Return how images were prepared, in a line."""
-    told = {
-        key: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for key, value in preparation.items()
-    }
-    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items())
+    return "; ".join(
+        f"{key.replace('_', ' ')} {_plain(value)}" for key, value in preparation.items()
+    )
+
+
+def _plain(value: Any) -> str:
+    """Return a value of a preparation as words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def measured_columns(report: Report) -> dict[str, bool]:

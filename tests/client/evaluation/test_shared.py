@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from confrere_client.evaluation.shared import answer, cells
+from confrere_client.evaluation.shared import answer
+from confrere_client.halving import cells
 from confrere_client.measure.intervals import Truth
 from confrere_common.errors import DataError
 from confrere_common.tally import STEPS, read_tally, step_of

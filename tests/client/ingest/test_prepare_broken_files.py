@@ -62,6 +62,7 @@ def test_what_holds_names_is_its_owner_s_alone_and_nothing_unpacked_is_left(brok
     assert private.stat().st_mode & 0o777 == 0o700
     assert {name: mode for name, mode in modes.items() if name != "lock"} == {
         "book.sqlite": 0o600,
+        "exams.csv": 0o600,
         "patient.key": 0o600,
         "skipped.csv": 0o600,
     }

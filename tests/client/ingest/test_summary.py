@@ -1,44 +1,62 @@
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from confrere_client.ingest.judging.summary import LEAST, shared
+from confrere_client.ingest.judging.judge import Judgement
+from confrere_client.ingest.judging.summary import NAMED_AT_MOST, Tally, summary_of
+from confrere_client.ingest.keeping.dataset import SCHEMA
 
-
-def table(**patients: int) -> list[dict[str, Any]]:
-    return [{"value": name, "exams": 2 * n, "patients": n} for name, n in patients.items()]
-
-
-def shown(tables: dict[str, list[dict[str, Any]]], patients: int) -> dict[str, Any]:
-    return shared(tables, {"exams": 2 * patients, "patients": patients})
+NOTHING = Judgement(
+    flags={}, alike={}, duplicate_groups=0, near_groups=0, across_patients=0
+)  # fmt: skip
 
 
-def test_a_cell_of_few_patients_is_hidden_and_so_is_what_would_give_it_away() -> None:
-    told = shown({"vendor": table(GE=40, Siemens=30, Rare=2)}, 72)
+def row(patient: int, stain: Mapping[str, Any] | None = None, **cells: Any) -> dict[str, Any]:
+    record = {
+        "modality": "sm",
+        "scale": {"kind": "as stored"},
+        **({"stain": stain} if stain else {}),
+    }
+    return {
+        **dict.fromkeys(SCHEMA.names, ""), "patient": f"{patient:032x}", "patient_known": True,
+        "warnings": [], "flags": [], "histogram": [1] * 32, "spacing_mm": [], "shape": [1, 8, 8],
+        "dims": 2, "mask": None, "nbytes": 64, "preprocessing": json.dumps(record), **cells,
+    }  # fmt: skip
 
-    assert told["tables"]["vendor"] == [
-        {"value": "GE", "exams": 80, "patients": 40},
-        {"value": "(2 hidden)", "exams": None, "patients": None},
+
+def summary(*rows: dict[str, Any]) -> dict[str, Any]:
+    tally = Tally()
+    assert [*tally.watching(rows)] == [*rows]
+    return summary_of(tally, NOTHING, {}, [])
+
+
+def test_of_many_labels_the_rarest_stand_together_and_a_patient_counts_once() -> None:
+    rows = [row(7 << 64, label=f"label {n:03}") for n in range(NAMED_AT_MOST + 5)]
+
+    cells = summary(*rows)["tables"]["label"]
+
+    assert len(cells) == NAMED_AT_MOST + 1
+    assert cells[-1] == {"value": "others", "exams": 5, "patients": 1}
+
+
+def test_the_stain_of_slides_is_told_as_a_mean_over_tiles_and_of_how_many_patients() -> None:
+    stain = {
+        "tissue": 0.5, "density_mean": [0.2, 0.4, 0.3], "density_spread": [0.1, 0.1, 0.1],
+        "haematoxylin": 0.3, "eosin": 0.2,
+    }  # fmt: skip
+    darker = {**stain, "tissue": 0.7, "density_mean": [0.4, 0.4, 0.5], "haematoxylin": 0.5}
+
+    told = summary(row(1 << 64, stain), row(2 << 64, darker), row(2 << 64, {"tissue": 0.0}))[
+        "stain"
     ]
 
-
-def test_a_data_set_of_few_patients_shows_nothing() -> None:
-    told = shown({"vendor": table(GE=4)}, 4)
-
-    assert told["tables"] == {}
-    assert told["patients"] is None
+    assert told == {
+        "tiles": 3, "patients": 2, "tissue": 0.4, "density_mean": pytest.approx([0.3, 0.4, 0.4]),
+        "density_spread": pytest.approx([0.1, 0.1, 0.1]), "haematoxylin": 0.4, "eosin": 0.2,
+    }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=50)
-@given(
-    cells=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 20), max_size=6)
-)
-def test_no_small_cell_is_ever_shown_nor_a_single_one_hidden(cells: dict[str, int]) -> None:
-    told = shown({"kind": table(**cells)}, sum(cells.values()))
-
-    found = told["tables"].get("kind", [])
-    numbers = [cell["patients"] for cell in found if cell["patients"] is not None]
-    hidden = len(cells) - len(numbers) if told["tables"] else 0
-    assert all(number >= LEAST for number in numbers)
-    assert hidden != 1 or len(cells) == 1
+def test_where_nothing_is_stained_nothing_is_told_of_it() -> None:
+    assert summary(row(1 << 64))["stain"] == {}

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from broken_files import picture
+from PIL import Image
 
 from confrere_client.data.images import images_of
 from confrere_client.hospital.registry import add, registered
@@ -178,3 +179,26 @@ def test_a_slice_is_cut_where_it_lies(folder: Path, tmp_path: Path) -> None:
     due = axial.records()[7].decode()[:, 1:4, 0:3]
     assert np.array_equal(images.batch(np.array([7]))[0].numpy(), due)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("patients", "told"), [(4, False), (5, True)])
+def test_the_mean_stain_of_few_patients_is_told_to_no_run(
+    tmp_path: Path, patients: int, told: bool
+) -> None:
+    rows = ["path,patient"]
+    for number in range(2 * patients):
+        rng = np.random.default_rng(number)
+        tissue = rng.normal([190, 110, 170], 25, (24, 24, 3)).clip(0, 255).astype(np.uint8)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(tissue).save(tmp_path / f"in/{number}.png")
+        rows.append(f"{number}.png,P-{number % patients}")
+    (tmp_path / "in/t.csv").write_text("\n".join(rows))
+    plan = Plan(modality="histology")
+    order = {"sources": (tmp_path / "in",), "dataset": tmp_path / "set", "plan": plan}
+    prepare(Order(**order, table=tmp_path / "in/t.csv"))
+
+    preparation = source(tmp_path).preparation
+
+    assert open_dataset(tmp_path / "set", "set").manifest["stain"]["patients"] == patients
+    assert preparation is not None
+    assert ("stain" in preparation) == told

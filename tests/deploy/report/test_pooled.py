@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import tuning
 
-from confrere_client.evaluation.shared import cells
+from confrere_client.halving import cells
 from confrere_common.config import Run
 from confrere_common.tally import STEPS, step_of
 from confrere_deploy.federation.federal_tuned import tuned_report

@@ -53,6 +53,9 @@ class Judgement:
     flags: Mapping[int, tuple[str, ...]]
     """Row -> what it is; of duplicates, every one but the first."""
 
+    alike: Mapping[int, int]
+    """Row flagged as a duplicate, exact or near -> the first row that it is like."""
+
     duplicate_groups: int
     near_groups: int
     across_patients: int
@@ -81,6 +84,7 @@ def judge(seen: Seen) -> Judgement:
     torn = sum(len(np.unique(seen.patients[rows])) > 1 for rows in [*exact, *near])
     return Judgement(
         flags={row: tuple(names) for row, names in flags.items()},
+        alike={int(row): int(rows[0]) for rows in [*near, *exact] for row in rows[1:]},
         duplicate_groups=len(exact),
         near_groups=len(near),
         across_patients=torn,

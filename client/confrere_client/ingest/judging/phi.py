@@ -1,8 +1,10 @@
 """The search for names: every byte that was produced, against all that the source calls somebody.
 
-What it finds is there. What it does not find may still be: a name shorter than four characters, a
-name burnt into the pixels as a picture, or one that the headers do not hold. In pixels, where any
-short run of bytes turns up by chance, a find that chance explains is told apart.
+What it finds is there. What it does not find may still be: a name burnt into the pixels as a
+picture, a single letter, a number of two digits, or a name that the headers do not hold. Names
+under four characters and numbers under six digits stand everywhere by chance: they are looked for
+as whole words of what is written (``written``), not in every byte. In pixels, where any short run
+of bytes turns up by chance, a find that chance explains is told apart.
 """
 
 import base64
@@ -12,6 +14,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +22,11 @@ from numpy.typing import NDArray
 
 from confrere_client.demography import KEPT
 from confrere_client.ingest.judging.scan import Scanner
-from confrere_client.ingest.judging.terms import is_short, terms_of
+from confrere_client.ingest.judging.terms import is_short, terms_of, words_of_texts
+from confrere_client.ingest.judging.words import Words, is_word
+from confrere_client.ingest.judging.written import pieces, words_in
 from confrere_client.ingest.keeping.book import text_of
-from confrere_client.ingest.keeping.dataset import CATALOG, open_dataset
+from confrere_client.ingest.keeping.dataset import CATALOG, Dataset, open_dataset
 from confrere_common.errors import DataError
 from confrere_common.storage import atomic_write
 
@@ -57,8 +62,11 @@ class Search:
     """Finds in pixels that chance explains."""
 
     terms: int
+    words: int
+    """Terms of these that are so short, or common, that they were looked for as words alone."""
+
     short: int
-    """Identifiers too short to be searched for."""
+    """Identifiers too short to be searched for at all."""
 
     nbytes: int
     listed: Path
@@ -67,6 +75,8 @@ class Search:
     def told(self) -> str:
         """Say it without a name."""
         what = f"searched {self.nbytes:,} bytes for {self.terms:,} names, ids, dates and paths"
+        if self.words:
+            what += f" ({self.words:,} short ones as words of texts)"
         left = f"; {self.short} are too short to be searched for" if self.short else ""
         luck = f"; {self.chance} chance finds in pixels" if self.chance else ""
         if not self.hits:
@@ -75,7 +85,8 @@ class Search:
         shown = ", ".join(files[:5])
         return (
             f"{what}: {len(self.hits)} FOUND, in {shown}{left}{luck}. The data set must not be "
-            f"used. {self.listed} lists them (it holds the names)."
+            f"used. {self.listed} lists them (it holds the names). What your own catalog says "
+            "(site, label, classes of boxes) can be called otherwise there: then prepare again."
         )
 
 
@@ -85,9 +96,14 @@ def check_phi(dataset: Path, book: Path) -> Search:
     The catalog is searched as it lies and decoded (of sex and age: what is no value of the list);
     thumbnails as they lie and decoded; text in any case; terms as UTF-8, Latin-1 and UTF-16.
     DataError when there is no book to search by.
+
+    Guarantee: without a hit, no identifier of four characters (a number: six digits) stands in any
+    byte that was searched, but for what chance explains in pixels; and no shorter one, down to two
+    characters (a number: three digits), is a word of what a catalog or a report says freely, nor
+    is one that is also a word of ours ('image').
     """
-    open_dataset(dataset, str(dataset))
-    terms, short = _terms(book)
+    made = open_dataset(dataset, str(dataset))
+    terms, words, short = _terms(book)
     scanner = Scanner(terms)
     total = sum(path.stat().st_size for path in dataset.rglob("*") if path.is_file())
     hits: list[Hit] = []
@@ -103,14 +119,27 @@ def check_phi(dataset: Path, book: Path) -> Search:
                 elif binary or _stands_alone(data, offset, term):
                     hits.append(Hit(file=name, where=where, term=term.decode("utf-8", "replace")))
         hits = hits[:MOST]
+    hits += _short_hits(made, words)
     listed = book.with_name(HITS)
     _write(listed, hits)
     return Search(
-        hits=tuple(hits), chance=chance, terms=len(terms), short=short, nbytes=total, listed=listed
+        hits=tuple(hits), chance=chance, terms=len(terms) + len(words), words=len(words),
+        short=short, nbytes=total, listed=listed,
+    )  # fmt: skip
+
+
+def _short_hits(dataset: Dataset, words: Words) -> list[Hit]:
+    """Return where short terms stand as words, each place once."""
+    found = (
+        Hit(file=piece.file, where=piece.where, term=term)
+        for piece in pieces(dataset)
+        for term in sorted(words_in(piece, words))
     )
+    return [*islice(dict.fromkeys(found), MOST)]
 
 
-def _terms(book: Path) -> tuple[set[str], int]:
+def _terms(book: Path) -> tuple[set[str], Words, int]:
+    """Return what is searched for in bytes, what as words, and how many are for neither."""
     if not book.is_file():
         raise DataError(
             f"there is no {book}: without the book of the preparation nobody knows which names to "
@@ -120,8 +149,9 @@ def _terms(book: Path) -> tuple[set[str], int]:
     try:
         names = [text_of(name) for (name,) in sql.execute("SELECT name FROM names")]
         places = (text_of(place) for (place,) in sql.execute("SELECT place FROM files"))
-        short = sum(is_short(name.strip()) for name in names)
-        return terms_of(names, places), short
+        brief = words_of_texts(names)
+        short = sum(is_short(name.strip()) and not is_word(name) for name in names)
+        return terms_of(names, places), Words(brief), short
     finally:
         sql.close()
 

@@ -1,7 +1,7 @@
 """The report of a data set for its data manager: report.html and report.json, beside the catalog.
 
 It holds thumbnails and stays at the hospital; it holds no name. Its last part is what a coordinator
-would see.
+would be told.
 """
 
 import base64
@@ -16,6 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from confrere_client.ingest.judging.naming import FREE
+from confrere_client.ingest.judging.sharing import readable
 from confrere_client.ingest.keeping.dataset import Dataset, place_of
 from confrere_client.ingest.keeping.shards import FOLDER, Shards, disk
 from confrere_common.storage import atomic_write
@@ -56,7 +58,7 @@ def page_of(summary: Mapping[str, Any], thumbnails: list[dict[str, str]]) -> str
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(template.read_text()).render(
-        **summary, thumbnails=thumbnails, colours=_COLOURS
+        **summary, thumbnails=thumbnails, colours=_COLOURS, free=FREE, readable=readable
     )
 
 

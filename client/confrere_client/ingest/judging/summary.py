@@ -1,7 +1,7 @@
-"""What a data set holds, counted; and what of that may be shared: aggregates, no small cell.
+"""What a data set holds, counted, for the hospital itself.
 
-The report's figures are for the hospital. Those under ``shared`` are what a coordinator may see
-once the hospital lets a run describe its data.
+Only what stands under ``shared`` may be seen outside, once the hospital lets a run describe its
+data: see ``sharing``.
 """
 
 import json
@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.ingest.judging.judge import Judgement
+from confrere_client.ingest.judging.sharing import Part
+from confrere_client.ingest.judging.stains import Stains
 from confrere_client.ingest.keeping.keys import number_of
 from confrere_client.ingest.working.facts import BINS
 
-VERSION = 1
-LEAST = 5
-"""A cell of fewer patients could be somebody: it is not shown outside."""
-
+VERSION = 2
 UNSORTED = 4096
 OTHER = "not said"
-CELLS = ("modality", "vendor", "spacing", "size", "label", "body_part", "dims")
-PRIVATE_CELLS = ("site", "split", "photometric", "transfer_syntax")
+CELLS = (
+    "modality", "vendor", "spacing", "size", "label", "body_part", "dims", "site", "split",
+    "photometric", "transfer_syntax",
+)  # fmt: skip
 NAMED_AT_MOST = 60
 """Different values of one kind that a report lists."""
 
@@ -58,15 +59,14 @@ class Tally:
     """Counts rows of the catalog as they pass."""
 
     def __init__(self) -> None:
-        self.cells: dict[str, dict[str, Patients]] = {
-            name: defaultdict(Patients) for name in (*CELLS, *PRIVATE_CELLS)
-        }
+        self.cells: dict[str, dict[str, Patients]] = {name: defaultdict(Patients) for name in CELLS}
         self.exams: dict[str, Counter[str]] = defaultdict(Counter)
         self.patients = Patients()
         self.warnings: Counter[str] = Counter()
         self.flags: Counter[str] = Counter()
         self.made: Counter[str] = Counter()
         self.box_faults: Counter[str] = Counter()
+        self.stains, self.stained = Stains(), Patients()
         self.light: dict[str, Any] = defaultdict(lambda: np.zeros(BINS, np.int64))
         self.unknown = self.masked = self.boxed = self.nbytes = 0
 
@@ -84,7 +84,11 @@ class Tally:
             self.cells[name][value].add(patient)
         self.warnings.update(row["warnings"])
         self.flags.update(row["flags"])
-        self.made[_scale(row)] += 1
+        record = json.loads(row["preprocessing"])
+        self.made[_scale(record)] += 1
+        if "stain" in record:
+            self.stains.add(record["stain"])
+            self.stained.add(patient)
         self.light[row["tag_modality"] or OTHER] += np.asarray(row["histogram"])
         self.unknown += not row["patient_known"]
         self.masked += row.get("mask") is not None
@@ -92,56 +96,36 @@ class Tally:
         self.nbytes += row["nbytes"]
 
 
-def summary_of(tally: Tally, judgement: Judgement, skips: Mapping[str, int]) -> Summary:
-    """Return the content of report.json."""
-    tables = {name: _table(tally.exams[name], cells) for name, cells in tally.cells.items()}
-    whole = {"exams": sum(tally.exams["dims"].values()), "patients": len(tally.patients)}
+def summary_of(
+    tally: Tally, judgement: Judgement, skips: Mapping[str, int], shared: list[Part]
+) -> Summary:
+    """Return the content of report.json; *shared* is what ``sharing.would_tell`` returns."""
     return {
         "version": VERSION,
-        **whole,
+        "exams": sum(tally.exams["dims"].values()),
+        "patients": len(tally.patients),
         "exams_of_unknown_patients": tally.unknown,
         "exams_with_masks": tally.masked,
         "exams_with_boxes": tally.boxed,
         "box_faults": dict(tally.box_faults.most_common()),
         "pixel_bytes": tally.nbytes,
-        "tables": tables,
+        "tables": {name: _table(tally.exams[name], its) for name, its in tally.cells.items()},
         "brightness": {name: counts.tolist() for name, counts in sorted(tally.light.items())},
         "preprocessing": dict(tally.made.most_common()),
+        "stain": _stain(tally),
         "warnings": dict(tally.warnings.most_common()),
         "flags": dict(tally.flags.most_common()),
         "duplicate_groups": judgement.duplicate_groups,
         "near_duplicate_groups": judgement.near_groups,
         "groups_across_patients": judgement.across_patients,
         "skipped": dict(sorted(skips.items(), key=lambda pair: -pair[1])),
-        "shared": shared({name: tables[name] for name in CELLS}, whole),
+        "shared": shared,
     }
 
 
-def shared(tables: Mapping[str, Iterable[Mapping[str, Any]]], whole: Mapping[str, int]) -> Summary:
-    """Return what of *tables* may be shown outside: no cell of fewer than LEAST patients.
-
-    Where a single cell of a table is hidden the next smallest is hidden too, for the total would
-    give it away. A data set of fewer than LEAST patients shows nothing.
-    """
-    if whole["patients"] < LEAST:
-        return {"least_cell": LEAST, "exams": None, "patients": None, "tables": {}}
-    return {
-        "least_cell": LEAST,
-        **whole,
-        "tables": {name: _suppressed(list(table)) for name, table in tables.items()},
-    }
-
-
-def _suppressed(table: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    by_size = sorted(table, key=lambda cell: -cell["patients"])
-    shown = [dict(cell) for cell in by_size if cell["patients"] >= LEAST]
-    hidden = len(by_size) - len(shown)
-    if hidden == 1 and shown:
-        shown.pop()
-        hidden = 2
-    return shown + (
-        [{"value": f"({hidden} hidden)", "exams": None, "patients": None}] * (hidden > 0)
-    )
+def _stain(tally: Tally) -> dict[str, Any]:
+    found = tally.stains.mean()
+    return {**found, "patients": len(tally.stained)} if found else {}
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, str]:
@@ -171,9 +155,8 @@ def spacing_name(spacing_mm: Iterable[float]) -> str:
     return f"{told} mm" if told else OTHER
 
 
-def _scale(row: Mapping[str, Any]) -> str:
+def _scale(record: Mapping[str, Any]) -> str:
     """Return how the exam's levels were made, without its own figures."""
-    record = json.loads(row["preprocessing"])
     scale = record.get("scale", {})
     windows = ", ".join(scale.get("windows", ()))
     kind = f"{scale.get('kind', OTHER)}{f' ({windows})' if windows else ''}"

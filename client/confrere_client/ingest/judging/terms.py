@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 
 from confrere_client.ingest.judging.judge import DUPLICATE, NEAR, OUTLIER, WHITE
 from confrere_client.ingest.keeping.dataset import SCHEMA
+from confrere_common.describe import MEASURES
 
 LEAST = 4
-"""Characters; shorter terms stand everywhere by chance."""
+"""Characters; shorter terms stand everywhere by chance: they are looked for as words of a text."""
 
 LEAST_DIGITS = 6
 """Of a number: shorter ones are sizes and spacings, too."""
@@ -43,6 +44,15 @@ def terms_of(names: Iterable[str], places: Iterable[str]) -> set[str]:
     return {term for term in found if not term.startswith(STANDARD)} - own_words()
 
 
+def words_of_texts(names: Iterable[str]) -> set[str]:
+    """Return the forms of *names* that stand in a data set whoever is in it.
+
+    They are too short, or words of its own: to be looked for where somebody wrote something.
+    """
+    ours = own_words()
+    return {form for name in names for form in forms(name) if is_short(form) or form in ours}
+
+
 def is_short(term: str) -> bool:
     """Say whether a term stands everywhere by chance.
 
@@ -74,8 +84,10 @@ def forms(name: str) -> Iterator[str]:
         yield f"{day}.{month}.{year}"
 
 
-def own_words() -> frozenset[str]:
-    """Return the words that a data set holds whoever is in it."""
+def own_words(least: int = LEAST) -> frozenset[str]:
+    """Return the words of *least* letters or more that a data set holds whoever is in it."""
     plain = "true false null image plan options"
-    text = " ".join((TEMPLATE.read_text(), plain, *SCHEMA.names, DUPLICATE, NEAR, WHITE, OUTLIER))
-    return CLOSED | frozenset(re.findall(r"[a-z]{4,}", text.casefold()))
+    told = (f"{one.title} {' '.join(one.names)}" for one in MEASURES.values())
+    flags = (DUPLICATE, NEAR, WHITE, OUTLIER)
+    text = " ".join((TEMPLATE.read_text(), plain, *SCHEMA.names, *flags, *told))
+    return CLOSED | frozenset(re.findall(rf"[a-z]{{{least},}}", text.casefold()))

@@ -115,7 +115,7 @@ def _page_end(book: Book, last: tuple[int, bytes]) -> tuple[int, bytes] | None:
 def enter(book: Book, group: Group, exam: Mapping[str, Any], secret: bytes) -> None:
     """Note an exam; it counts once its group is finished."""
     key = key_of(secret, "exam", f"{text_of(group.name)}\n{exam['suffix']}")
-    apart = ("suffix", "shard", "offset", "nbytes", "digest", "look", "patient")
+    apart = ("shard", "offset", "nbytes", "digest", "look", "patient")
     patient: str | None = exam["patient"]
     facts = {name: value for name, value in exam.items() if name not in apart}
     book.run(
