@@ -158,6 +158,32 @@ def test_a_few_slices_of_another_orientation_are_left_out_and_told(tmp_path: Pat
     assert exam.warnings == ("mixed orientations",)
 
 
+@pytest.mark.parametrize("odd", [{"Columns": 4, "Rows": 12}, {"PixelSpacing": [0.6, 0.75]}])
+def test_a_slice_of_another_size_is_the_reason_and_not_the_gap_that_it_leaves(
+    tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    files = list(made.ct_series(tmp_path, [0, 2, 4, 6, 8, 10]))
+    other = made.ct_slice(3, 6, **odd)
+    made.written(other, files[3])
+
+    with pytest.raises(Skipped, match="1 of 6 fit no other") as skipped:
+        exam_of(*files)
+
+    assert skipped.value.kind == "inconsistent slices"
+
+
+def test_where_little_is_missing_a_slice_of_another_size_is_left_out_and_told(
+    tmp_path: Path,
+) -> None:
+    files = list(made.ct_series(tmp_path, [2.0 * at for at in range(20)]))
+    made.written(made.ct_slice(13, 14, Columns=4, Rows=12), files[7])
+
+    exam = exam_of(*files)
+
+    assert exam.pixels.shape[1] == 20
+    assert exam.warnings == ("inconsistent slices", "gap between slices")
+
+
 def test_slices_all_of_their_own_orientation_are_skipped(tmp_path: Path) -> None:
     axes = ([1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1])
     files = [
