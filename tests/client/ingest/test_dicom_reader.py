@@ -68,6 +68,13 @@ def test_a_localiser_is_skipped(tmp_path: Path) -> None:
     assert kind_of(made.written(ds, tmp_path / "a.dcm")) == "localiser"
 
 
+def test_a_volume_whose_slices_lie_side_by_side_in_one_picture_is_skipped(tmp_path: Path) -> None:
+    kinds = ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND", "MOSAIC"]
+    ds = made.ct_slice(1, 0, Modality="MR", ImageType=kinds)
+
+    assert kind_of(made.written(ds, tmp_path / "a.dcm")) == "mosaic of slices"
+
+
 def test_a_secondary_capture_is_a_picture_whatever_its_modality(tmp_path: Path) -> None:
     ds = made.dataset(np.zeros((4, 4, 3), np.uint8), SOPClassUID=made.CAPTURE, Modality="CT")
     ds.PixelData = RNG.integers(0, 255, (4, 4, 3), np.uint8).tobytes()

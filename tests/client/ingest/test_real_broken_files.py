@@ -75,6 +75,7 @@ SKIPPED = {
     "liver_1frame.dcm": "segmentation",
     "DICOMDIR": "DICOMDIR",
     "6293": "localiser",
+    "siemens_dwi_0.dcm.gz": "mosaic of slices",
     "JPEG2000-embedded-sequence-delimiter.dcm": "inconsistent size",
     "csa_slice_norm.dcm": "no pixel data",
     "row_major.dconn.nii": "too many axes",
