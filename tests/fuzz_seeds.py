@@ -12,7 +12,7 @@ import mutation
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.ingest.reader import HEAD_BYTES, Skipped
+from confrere_client.ingest.reader import HEAD_BYTES
 
 FOLDERS = (
     "ingest_dicom_pydicom", "ingest_nifti_nibabel", "ingest_panimg", "mri_msd_hippocampus",
@@ -34,6 +34,9 @@ class Seed:
     """Which reader claims it."""
 
     real: bool
+    sound: bool = True
+    """Whether it can be read and prepared as it is; else it is skipped from the start."""
+
     beside: tuple[Path, ...] = ()
     """Files that it cannot be read without: the voxels of a header."""
 
@@ -61,13 +64,11 @@ def _seed(file: Path, *, real: bool) -> Iterator[Seed]:
     for name, reader in mutation.readers().items():
         if not reader.claims(head, file):
             continue
-        try:
-            reader.index(file)
-        except Skipped as skipped:
-            if skipped.kind == BODY:
-                return
+        outcome = mutation.tried(file)
+        if outcome == BODY:
+            return
         beside = tuple(_beside(file, head)) if file.suffix in mutation.HEADERS else ()
-        yield Seed(file=file, reader=name, real=real, beside=beside)
+        yield Seed(file=file, reader=name, real=real, sound=outcome == "read", beside=beside)
         return
 
 
@@ -98,10 +99,16 @@ def _first(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
 
 
 def chosen(seeds: Sequence[Seed], number: int) -> Seed:
-    """Return the seed of input *number*: readers take turns, and each has its files in turn."""
+    """Return the seed of input *number*: readers take turns, and each has its files in turn.
+
+    Every fourth of a reader is one that was not sound before: else these would be most of DICOM.
+    """
     names = sorted({seed.reader for seed in seeds})
     own = [seed for seed in seeds if seed.reader == names[number % len(names)]]
-    return own[number // len(names) % len(own)]
+    turn = number // len(names)
+    kind = [seed for seed in own if seed.sound == (turn % 4 > 0)] or own
+    # a number of its own for each kind, so that its files are all met
+    return kind[(turn - turn // 4 - 1 if turn % 4 else turn // 4) % len(kind)]
 
 
 def broken(seed: Seed, number: int, folder: Path) -> Path:

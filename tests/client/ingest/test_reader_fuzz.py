@@ -1,4 +1,4 @@
-"""A few hundred broken files in each run; tests/benchmarks/fuzz_readers.py tries 20,000."""
+"""A few hundred broken files in each run; tests/benchmarks/fuzz_readers.py tries 24,000."""
 
 import warnings
 from pathlib import Path
