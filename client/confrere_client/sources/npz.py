@@ -80,6 +80,11 @@ class Npz(Source):
         try:
             with zipfile.ZipFile(self._path()) as archive:
                 return {name.removesuffix(".npy") for name in archive.namelist()}
+        except NotImplementedError:
+            raise DataError(
+                f"'{self.config.path}' says that it is a zip of a newer kind, or is damaged. Copy it "
+                "again, or save it with numpy.savez_compressed."
+            ) from None
         except FileNotFoundError:
             raise DataError(
                 f"there is no file '{self.config.path}' (paths start at the run's file)."

@@ -170,6 +170,15 @@ def test_a_header_that_claims_a_thousand_million_images_lists_none(
     assert "claims" in refusal(source)
 
 
+def test_a_zip_of_a_kind_to_come_is_said(tmp_path: Path) -> None:
+    source = source_of(tmp_path, images=noise(3, 4, 4))
+    data = bytearray((tmp_path / "all.npz").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 99  # the version that is needed to unpack it
+    (tmp_path / "all.npz").write_bytes(data)
+
+    assert "a zip of a newer kind" in refusal(source)
+
+
 def test_labels_that_are_no_array_are_said(tmp_path: Path) -> None:
     source = source_of(tmp_path, images=noise(3, 4, 4))
     with zipfile.ZipFile(next(tmp_path.glob("*.npz")), "a") as archive:

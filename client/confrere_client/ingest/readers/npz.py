@@ -14,7 +14,7 @@ from confrere_client.source import Record
 from confrere_client.sources.npz import Npz as Archive
 from confrere_common.errors import ConfrereError
 
-DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError)
+DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError)
 
 
 class Npz(Reader):
