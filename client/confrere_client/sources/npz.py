@@ -82,8 +82,8 @@ class Npz(Source):
                 return {name.removesuffix(".npy") for name in archive.namelist()}
         except NotImplementedError:
             raise DataError(
-                f"'{self.config.path}' says that it is a zip of a newer kind, or is damaged. Copy it "
-                "again, or save it with numpy.savez_compressed."
+                f"'{self.config.path}' says that it is a zip of a newer kind, or is damaged. Copy "
+                "it again, or save it with numpy.savez_compressed."
             ) from None
         except FileNotFoundError:
             raise DataError(
