@@ -1,7 +1,12 @@
 """Valid image files of many kinds, and how they are broken at random, for fuzzing readers."""
 
 import gzip
+import io
+import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +17,22 @@ import numpy as np
 import SimpleITK
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from confrere_client.ingest.reader import HEAD_BYTES, READERS, Reader, Skipped
+from confrere_client.ingest.preprocess import fit_exam
+from confrere_client.ingest.preprocess_plan import Plan
+from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Reader, Skipped
+from confrere_client.ingest.working.facts import facts_of
+from confrere_client.ingest.working.lettering import without_text
 
-FUZZED = ("dicom", "nifti", "slide", "volume")
 OPTIONS = {"max_bytes": 256 << 20, "max_tiles": 4}
+PLAN = Plan(image_px=64)
+HEADERS = (".hdr", ".mhd", ".nhdr")
+"""Suffixes of headers whose voxels stand in another file."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
 INTERESTING = (0x00, 0x01, 0x7F, 0x80, 0xFF)
 DICOMS = (None, uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless)
 
@@ -52,7 +66,24 @@ def seeds(folder: Path) -> list[Path]:
         image = SimpleITK.GetImageFromArray(volume)
         SimpleITK.WriteImage(image, str(folder / name), name.startswith("packed"))
         files.append(folder / name)
-    return [*files, _slide(folder / "slide.tif", rng)]
+    return [*files, _slide(folder / "slide.tif", rng), *_pictures(folder, rng)]
+
+
+def _pictures(folder: Path, rng: np.random.Generator) -> list[Path]:
+    """Write pictures of every kind that is read, and arrays."""
+    colour, grey = rng.integers(0, 255, (40, 30, 3), np.uint8), rng.integers(0, 65535, (40, 30))
+    made_of = {
+        "a.png": Image.fromarray(colour), "deep.png": Image.fromarray(grey.astype(np.uint16)),
+        "palette.png": Image.fromarray(colour).quantize(16), "a.jpg": Image.fromarray(colour),
+        "a.bmp": Image.fromarray(colour[..., 0]), "a.tif": Image.fromarray(colour),
+    }  # fmt: skip
+    for name, picture in made_of.items():
+        picture.save(folder / name)
+    np.savez_compressed(
+        folder / "a.npz", train_images=rng.integers(0, 255, (3, 28, 28), np.uint8),
+        train_labels=np.arange(3)[:, None],
+    )  # fmt: skip
+    return [folder / name for name in (*made_of, "a.npz")]
 
 
 def _compressed(folder: Path, pixels: NDArray[np.uint16]) -> list[Path]:
@@ -111,28 +142,85 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def harmed(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return *data* broken; what is packed is broken inside its packing half the time."""
-    if data[:2] == b"\x1f\x8b" and rng.random() < 0.5:
-        return gzip.compress(mutated(gzip.decompress(data), rng), 1)
+    """Return *data* broken; what is packed is broken inside its packing half the time.
+
+    Else checksums would see nearly all of it.
+    """
+    if rng.random() < 0.5:
+        try:
+            return _harmed_within(data, rng)
+        except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile):
+            pass  # it was broken before
     return mutated(data, rng)
 
 
+def _harmed_within(data: bytes, rng: np.random.Generator) -> bytes:
+    if data.startswith(b"\x1f\x8b"):
+        return gzip.compress(mutated(gzip.decompress(data), rng), 1)
+    if data.startswith(b"PK\x03\x04"):
+        return _harmed_member(data, rng)
+    return _resealed(mutated(data, rng)) if data.startswith(PNG) else mutated(data, rng)
+
+
+def _harmed_member(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return a zip of which one member is broken, under a checksum that fits."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(stream, "w") as made_of:
+        names = whole.namelist()
+        chosen = names[int(rng.integers(0, len(names)))]
+        for name in names:
+            member = whole.read(name)
+            made_of.writestr(name, mutated(member, rng) if name == chosen else member)
+    return stream.getvalue()
+
+
+def _resealed(data: bytes) -> bytes:
+    """Return a PNG whose checksums fit, as far as its chunks can be told apart."""
+    made_of, at = bytearray(data), len(PNG)
+    while at + 12 <= len(made_of):
+        end = at + 8 + int.from_bytes(made_of[at : at + 4], "big")
+        if end + 4 > len(made_of):
+            break
+        made_of[end : end + 4] = zlib.crc32(made_of[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(made_of)
+
+
+@cache
 def readers() -> Mapping[str, Reader]:
-    """Return the readers that are fuzzed."""
-    return {name: READERS.member(name)() for name in FUZZED}
+    """Return all readers, in the order in which `prepare` asks them."""
+    made_of: dict[str, Reader] = {name: READERS.member(name)() for name in READERS.names()}
+    return dict(sorted(made_of.items(), key=lambda pair: pair[1].last_resort))
 
 
-def tried(file: Path, known: Mapping[str, Reader]) -> str:
-    """Read *file* as `prepare` would and return what came of it; whatever escapes is a fault."""
+def tried(file: Path) -> str:
+    """Read and prepare *file* as `prepare` would; return what came of it, 'read' or why not.
+
+    Whatever escapes is a fault.
+    """
     head = file.read_bytes()[:HEAD_BYTES]
-    for reader in known.values():
+    refused = ""
+    for reader in readers().values():
         if not reader.claims(head, file):
             continue
         try:
-            for part in reader.index(file):
+            parts = reader.index(file)
+        except Skipped as skipped:
+            refused = refused or skipped.kind
+            continue
+        try:
+            for part in parts:
                 for exam in reader.load([part], OPTIONS):
-                    exam.pixels.sum(dtype=np.float64)
+                    _kept(exam, part.modality)
         except Skipped as skipped:
             return skipped.kind
         return "read"
-    return "unclaimed"
+    return refused or "unclaimed"
+
+
+def _kept(exam: Exam, modality: str) -> None:
+    """Do to an exam what is done before it is written."""
+    tagged = replace(exam, tags={"modality": modality, **exam.tags})
+    clean = without_text(tagged, str(tagged.tags["modality"]), "mask")
+    pixels, _ = fit_exam(clean, PLAN)
+    facts_of(clean, pixels, ())

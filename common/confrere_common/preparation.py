@@ -27,7 +27,8 @@ DEFAULT_PERCENTILES = (0.5, 99.5)
 STEPS = (
     "volumes turned to run left to right, back to front, foot to head; air cut away where "
     "crop_foreground says so (ct above -500 HU, its largest region, a margin around it); values "
-    "to 0 to 1 by hu_windows (a channel each: (value - centre) / width + 0.5, clipped) or by "
+    "to 0 to 1 by hu_windows (a channel each: (value - centre) / width + 0.5, clipped), by the "
+    "file's own VOI window or table (window: stored; radiographs, ultrasound, captures) or by "
     "percentiles; resampled bilinearly to spacing_mm (Z Y X), else shrunk to image_px; stored in "
     "16 bits (65535 is 1), pictures of 8 bits as they are; slides as tiles of tile_px at "
     "microns_per_px, or as they were scanned where that is coarser; their stain is measured "
@@ -56,6 +57,9 @@ class Preparation:
 
     margin: Annotated[float, Field(ge=0, le=0.5)] | None = None
     """How much air stays on each side."""
+
+    window: Literal["stored", "percentile"] | None = None
+    """Whether radiographs, ultrasound and captures go by their file's VOI window."""
 
     microns_per_px: Annotated[float, Field(gt=0)] | None = None
     """Resolution of a slide's tiles."""

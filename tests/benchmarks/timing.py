@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 RESULTS = Path(__file__).parent / "results"
 
 Row = dict[str, Any]
@@ -62,6 +60,8 @@ def peak_mib() -> float:
 
 def facts() -> Row:
     """Return date, commit and class of machine."""
+    import torch  # here: who only measures memory does not want its quarter of a gibibyte
+
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,

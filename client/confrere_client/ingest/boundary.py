@@ -5,11 +5,12 @@ Their own messages may quote a header, and so a patient: none passes.
 
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from confrere_client.ingest.reader import Skipped
 
@@ -26,6 +27,11 @@ RUST = "pyo3_runtime"
 
 TALKERS = ("pydicom", "nibabel", "nibabel.global", "tifffile", "PIL")
 """Loggers of the libraries, whose lines may hold what a header holds."""
+
+
+CHUNK_BYTES = 1 << 20
+MEMBER = b"\x1f\x8b"
+"""How a stream of gzip begins, and each further one in the same file."""
 
 
 @contextmanager
@@ -86,3 +92,34 @@ def refuse_short(file: Path, nbytes: int, ratio: int = 1) -> None:
     """Skip a file that cannot hold *nbytes*, even if it were packed *ratio* to one."""
     if file.stat().st_size * ratio < nbytes:
         raise Skipped("truncated", "its header announces more than the file can hold")
+
+
+def refuse_damaged(stream: BinaryIO, least: int, most: int) -> None:
+    """Skip what is packed from here on, unless it inflates whole and to its checksum.
+
+    Libraries stop at the last voxel and never see the checksum behind it, so that one bit that
+    fell over makes other voxels and no fault. *least*, *most*: how many bytes have to come out.
+    """
+    try:
+        found = _inflated(stream, most)
+    except zlib.error:
+        raise Skipped("corrupt", "what is packed in it is damaged") from None
+    if found > most:
+        raise Skipped("too large", "it unpacks to far more than its header announces")
+    if found < least:
+        raise Skipped("truncated", "what is packed in it ends too soon")
+
+
+def _inflated(stream: BinaryIO, most: int) -> int:
+    """Return how many bytes come out of a packed stream, or a number over *most*; -1 if torn."""
+    found, inflater = 0, zlib.decompressobj(zlib.MAX_WBITS | 32)
+    while chunk := inflater.unconsumed_tail or inflater.unused_data or stream.read(CHUNK_BYTES):
+        if inflater.eof:
+            if not chunk.startswith(MEMBER):
+                break
+            inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        found += len(inflater.decompress(chunk, CHUNK_BYTES))
+        if found > most:
+            return found
+    found += len(inflater.flush())
+    return found if inflater.eof else -1

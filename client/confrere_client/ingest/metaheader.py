@@ -62,6 +62,9 @@ class Meta:
     head: str
     """A header of these values, up to the field that names the voxels."""
 
+    begin: tuple[int, int] = (0, 0)
+    """Lines, then bytes, of the file of voxels that come before them."""
+
     says: frozenset[str] = frozenset()
     """Which of SPACING, DIRECTIONS and ORIGIN it has: SimpleITK gives 1 mm, none and 0 for those
     that it lacks, as though they were said."""
@@ -140,6 +143,7 @@ def _meta(file: Path, head: bytes) -> Meta:
         packed=fields.get("compresseddata", "").lower() in ("true", "1", "t"),
         data=file if local else _beside(file, named),
         head=_anew(fields, META_KEPT, " = "),
+        begin=(0, sum(_integers(fields.get("headersize", "")))),
         says=frozenset(
             what for what, names in META_SAYS.items() if any(fields.get(name) for name in names)
         ),
@@ -170,6 +174,7 @@ def _nrrd(file: Path, head: bytes) -> Meta:
         packed=encoding in ("gzip", "gz"),
         data=file if named is None else _beside(file, named),
         head="NRRD0005\n" + _anew(fields, NRRD_KEPT, ": "),
+        begin=(sum(_integers(fields.get("lineskip", ""))), 0),
         says=_nrrd_says(fields, len(sizes)),
         texts=_texts(fields),
     )

@@ -31,8 +31,12 @@ from confrere_client.ingest.working.read import read_pending
 from confrere_common.errors import DataError
 from confrere_common.storage import alone
 
-READERS_VERSION = 2
+READERS_VERSION = 3
 """Raise it when readers take what they refused: skipped files are then tried again."""
+
+
+WAS: Mapping[str, Any] = {"window": "percentile"}
+"""What was done before there was a knob for it, where that is not the knob's default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +132,10 @@ def _must_fit(book: Book, order: Order, secret: bytes) -> None:
     """Refuse to mix two sizes, or two secrets, in one data set."""
     told = json.dumps({**_told_of(order), "secret": key_of(secret, "secret", "")}, sort_keys=True)
     known = json.loads(book.fact("order", "null"))
-    if known:  # knobs that are newer than the data set had what is now their default
+    if known:  # knobs that are newer than the data set had what is now their default, mostly
         known["shaping"] = {
             **_told_of(Order(sources=(), dataset=order.dataset))["shaping"],
+            **WAS,
             **known["shaping"],
         }
     if known and json.dumps(known, sort_keys=True) != told:

@@ -5,16 +5,16 @@ Shapes: C channels, Z Y X voxels; S stands for the last two or three of them.
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from confrere_client.ingest.preprocess_plan import Plan
-from confrere_client.ingest.reader import Exam, Skipped
+from confrere_client.ingest.reader import Exam, Skipped, Voi
 from confrere_client.ingest.shaping.foreground import box_of, coarse, largest, mask_of
-from confrere_client.ingest.shaping.intensity import scaled
+from confrere_client.ingest.shaping.intensity import displayed, scaled
 from confrere_client.ingest.shaping.resample import resampled, shape_for
 from confrere_client.ingest.shaping.stain import stain_statistics
 from confrere_client.ingest.shaping.strided import extremes
@@ -45,6 +45,10 @@ class Config:
 
     margin: Annotated[float, Field(ge=0, le=0.5)] = 0.02
     """How much air stays on each side, as a part of the patient's extent."""
+
+    window: Literal["stored", "percentile"] = "stored"
+    """Radiographs, ultrasound and captures as their file's VOI window or table shows them, where it
+    has one that shows anything; percentile: all by their own values (8 bits: as stored)."""
 
     most_bad: Annotated[float, Field(ge=0, le=1)] = 0.05
     """An image with a larger part of its values not finite is skipped; fewer become the darkest."""
@@ -87,7 +91,7 @@ def fit_exam(
     if exam.turned:
         record["turned"] = asdict(exam.turned)
     pixels = pixels[(slice(None), *_box(pixels, modality, config, record))]
-    values, scale = _scaled(pixels, modality, config)
+    values, scale = _scaled(pixels, modality, config, exam.voi)
     shape = shape_for(pixels.shape[1:], exam.spacing_mm, plan.image_px, plan.spacing_mm)
     levels = _levels(resampled(values, shape))
     record |= {
@@ -138,12 +142,14 @@ def _box(
 
 
 def _scaled(
-    pixels_CS: NDArray[Any], modality: str, config: Config
+    pixels_CS: NDArray[Any], modality: str, config: Config, voi: Voi | None
 ) -> tuple[NDArray[Any], Mapping[str, Any]]:
-    """Return float32 of 0 to 1 (uint8 as it is, for what has no unit) and how they were made."""
+    """Return float32 of 0 to 1 (uint8 stays so, for what has no unit) and how they were made."""
+    voi = voi if config.window == "stored" else None
     if pixels_CS.dtype == np.uint8:
-        return pixels_CS, {"scale": {"kind": "as stored"}}
-    made = scaled(pixels_CS, modality, config.ct_windows)
+        levels, record = displayed(pixels_CS, voi)
+        return levels, {"scale": record}
+    made = scaled(pixels_CS, modality, config.ct_windows, voi)
     return made.values, {"scale": dict(made.record)}
 
 

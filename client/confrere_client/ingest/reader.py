@@ -100,6 +100,26 @@ class Turned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Voi:
+    """Which values its file wants shown from black to white: a window, or a table of its own."""
+
+    centre: float = 0.0
+    width: float = 0.0
+    """Centre and width of a window, in the unit of the file."""
+
+    function: str = "LINEAR"
+    """How values within a window rise: one of ``shaping.voi.FUNCTIONS``."""
+
+    table: tuple[int, ...] = ()
+    """What to show for each whole value from *first* on, in place of a window; () for none."""
+
+    first: int = 0
+    mirror: float | None = None
+    """Where white and black were changed (MONOCHROME1): what a pixel and its former value add up
+    to. It was the former that the window is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exam:
     """One image or volume with what is technically known of it, and nothing else."""
 
@@ -129,8 +149,9 @@ class Exam:
     tags: Mapping[str, str | float] = field(default_factory=dict)
     """Only keys of ``TECHNICAL``."""
 
-    window: tuple[float, float] | None = None
-    """Centre and width that the file recommends for display, in the pixels' unit."""
+    voi: Voi | None = None
+    """How the file wants its values shown; None where it does not say, and where the values are
+    measures that are scaled by what they mean (CT, MR, PET)."""
 
     warnings: tuple[str, ...] = ()
     """Fixed phrases: 'gap between slices', 'duplicate slice', 'gantry tilt', ..."""

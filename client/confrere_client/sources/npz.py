@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from logging import getLogger
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import IO, Annotated, Any, Literal
@@ -79,6 +80,11 @@ class Npz(Source):
         try:
             with zipfile.ZipFile(self._path()) as archive:
                 return {name.removesuffix(".npy") for name in archive.namelist()}
+        except NotImplementedError:
+            raise DataError(
+                f"'{self.config.path}' says that it is a zip of a newer kind, or is damaged. Copy "
+                "it again, or save it with numpy.savez_compressed."
+            ) from None
         except FileNotFoundError:
             raise DataError(
                 f"there is no file '{self.config.path}' (paths start at the run's file)."
@@ -119,7 +125,8 @@ class Rows:
             stream = _member(path, key, files)
             self.shape, self.dtype = _header(stream, key)
             self._start = stream.tell()
-        self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._row_bytes = prod(self.shape[1:]) * self.dtype.itemsize
+        _refuse_empty_claim(path, key, self._start + self.shape[0] * self._row_bytes)
         self._per_block = max(1, block_bytes // max(1, self._row_bytes))
 
     def __len__(self) -> int:
@@ -166,6 +173,19 @@ def _member(path: Path, key: str, files: ExitStack) -> IO[bytes]:
         raise DataError(
             f"the array '{key}' cannot be opened. Save the archive with numpy.savez_compressed."
         ) from None
+
+
+def _refuse_empty_claim(path: Path, key: str, length: int) -> None:
+    """Raise DataError where the archive holds less than an array's header claims.
+
+    A few bytes can claim a thousand million images, and each is listed before any is read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = archive.getinfo(f"{key}.npy").file_size
+    if held < length:
+        raise DataError(
+            f"the array '{key}' claims {length} bytes and has {held}. Copy the file again."
+        )
 
 
 def _intact(path: Path, key: str, length: int) -> bool:
@@ -235,7 +255,10 @@ def _beside(path: Path, keys: set[str], split: str, what: str) -> tuple[str, NDA
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return key, archive[key]
+            values = archive[key]
+        if not isinstance(values, np.ndarray):  # numpy gives the bytes of what is no array
+            raise TypeError
+        return key, values
     except Exception:  # pickled objects raise ValueError, damage raises zip and zlib errors
         raise DataError(
             f"the array '{key}' is damaged or holds objects, which are never unpickled. "

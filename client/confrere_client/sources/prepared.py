@@ -35,8 +35,8 @@ and no description knows them.
 """
 
 TOLD = (
-    "modality", "image_px", "spacing_mm", "burnt_in", "ct_windows", "crop_foreground", "margin",
-    "microns_per_px", "tile_px",
+    "modality", "image_px", "spacing_mm", "burnt_in", "ct_windows", "window", "crop_foreground",
+    "margin", "microns_per_px", "tile_px",
 )  # fmt: skip
 """What of a manifest decides how pixels come about."""
 

@@ -1,7 +1,9 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dicom_exams import exams_of
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
@@ -67,6 +69,41 @@ def test_a_masked_picture_has_no_text_left() -> None:
 
     assert find_text(hidden).score < SURE_ENOUGH
     assert np.array_equal(hidden[:, 100:], image[:, 100:])
+
+
+@pytest.mark.parametrize("word", ["PWR", "OB", "C 61"])
+def test_short_words_are_masked_where_there_is_other_text(word: str) -> None:
+    plain = np.zeros((SIDE, SIDE), np.uint8)
+    alone = labelled(plain, 16, (200, 250), word)[None]
+    beside = labelled(alone[0], 16, (15, 40), "QUARKBEIN 1957")[None]
+
+    assert find_text(alone).score < SURE_ENOUGH  # too little to call it text
+    assert masked(beside, find_text(beside).boxes).max() == 0
+
+
+def test_what_is_found_in_real_ultrasound_and_what_is_not(shared_data: Path) -> None:
+    """docs/ingest.md tells these results."""
+    folder = shared_data / "ingest_dicom_pydicom"
+    bright = {}
+    for name in ("jpeg2k", "palette", "rgb_color", "ybr_color"):
+        exam = exams_of(folder / f"examples_{name}.dcm")[0]
+        found = find_text(exam.pixels)
+        hidden = masked(exam.pixels, found.boxes)
+        left = _bright_in_head(hidden) / _bright_in_head(exam.pixels)
+        bright[name] = (found.score, left)
+
+    assert {name: score for name, (score, _) in bright.items()} == {
+        "jpeg2k": 1, "palette": 1, "rgb_color": 1, "ybr_color": 0,
+    }  # fmt: skip
+    assert bright["palette"][1] < 0.05  # every word: what is left is the skin below
+    assert bright["jpeg2k"][1] < 0.02  # but for the maker's sign
+    assert bright["rgb_color"][1] < 0.2  # and a few letters of it in half the size
+    assert bright["ybr_color"][1] == 1  # nothing: soft letters of six pixels
+
+
+def _bright_in_head(image_CYX: NDArray[Any]) -> int:
+    """Count what is grey to white above the tissue: text, and the maker's sign."""
+    return int((image_CYX[:, : image_CYX.shape[1] // 5].min(axis=0) > 60).sum())
 
 
 @pytest.mark.parametrize("value", [0, 200])

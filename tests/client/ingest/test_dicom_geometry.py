@@ -1,3 +1,5 @@
+import struct
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -81,6 +83,20 @@ def test_any_bytes_are_a_codestream_or_none(tail: bytes, start: bytes) -> None:
     found = declared(start + tail)
 
     assert found is None or isinstance(found, Size)
+
+
+@pytest.mark.parametrize(("length", "fine"), [(20, True), (0, False), (7, False), (99, False)])
+def test_a_box_of_jp2_that_leads_nowhere_is_no_way_round_for_ever(length: int, fine: bool) -> None:
+    """pydicom adds a box's length until it is at the end: 0 is none."""
+    stream = imagecodecs.jpeg2k_encode(np.zeros((40, 56), np.uint8), codecformat="j2k")
+    head = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4s12x", length, b"ftyp")
+    frame = head + struct.pack(">I4s", 8 + len(stream), b"jp2c") + stream
+    size = Size(rows=40, columns=56, samples=1)
+
+    assert declared(frame) == (size if fine else None)
+    if not fine:
+        with pytest.raises(Skipped, match="corrupt"):
+            refuse_foreign(frame, size)
 
 
 @pytest.mark.parametrize("codec", ["jpeg8", "jpegls", "jpeg2k", "htj2k", "ljpeg"])

@@ -28,12 +28,15 @@ def test_monochrome1_is_turned_and_its_padding_stays_dark(tmp_path: Path) -> Non
     assert exam.pixels.dtype == np.uint8
 
 
-def test_a_window_is_turned_with_monochrome1(tmp_path: Path) -> None:
-    values = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 55, "WindowWidth": 20}
+def test_a_modality_table_is_for_what_is_stored_and_not_for_its_inverse(tmp_path: Path) -> None:
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "OD"
+    table.add_new("LUTData", "US", [0, 10, 40, 90])
+    values = {"PhotometricInterpretation": "MONOCHROME1", "ModalityLUTSequence": [table]}
 
-    exam = exam_of(picture(tmp_path, RNG.integers(0, 255, (4, 4), np.uint8), **values))
+    exam = exam_of(picture(tmp_path, np.array([[0, 1], [2, 3]], np.uint8), **values))
 
-    assert exam.window == (200, 20)
+    assert exam.pixels.tolist() == [[[90, 80], [50, 0]]]
 
 
 def test_hounsfield_units_do_not_turn_with_the_display(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the reader of DICOM claims, what it skips, and why; no reason quotes the header."""
 
+import gzip
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import dicom_files as made
 import numpy as np
 import pytest
 from dicom_exams import READER, exam_of, exams_of, kind_of, picture
-from pydicom import uid
+from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -67,6 +68,13 @@ def test_a_localiser_is_skipped(tmp_path: Path) -> None:
     assert kind_of(made.written(ds, tmp_path / "a.dcm")) == "localiser"
 
 
+def test_a_volume_whose_slices_lie_side_by_side_in_one_picture_is_skipped(tmp_path: Path) -> None:
+    kinds = ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "ND", "MOSAIC"]
+    ds = made.ct_slice(1, 0, Modality="MR", ImageType=kinds)
+
+    assert kind_of(made.written(ds, tmp_path / "a.dcm")) == "mosaic of slices"
+
+
 def test_a_secondary_capture_is_a_picture_whatever_its_modality(tmp_path: Path) -> None:
     ds = made.dataset(np.zeros((4, 4, 3), np.uint8), SOPClassUID=made.CAPTURE, Modality="CT")
     ds.PixelData = RNG.integers(0, 255, (4, 4, 3), np.uint8).tobytes()
@@ -105,6 +113,65 @@ def test_a_deflated_bomb_does_not_inflate(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert file.stat().st_size < 100_000
     assert kind_of(file) == "too large"
+
+
+def packed(file: Path, data: bytes | None = None) -> Path:
+    made_of = file.with_suffix(".dcm.gz")
+    made_of.write_bytes(gzip.compress(file.read_bytes() if data is None else data))
+    return made_of
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.DeflatedExplicitVRLittleEndian]
+)
+def test_a_packed_file_is_read_as_if_it_were_not(tmp_path: Path, syntax: uid.UID) -> None:
+    ds = made.dataset(RNG.integers(0, 4000, (64, 48), np.uint16), Modality="MR")
+    if syntax == uid.RLELossless:
+        ds.compress(syntax, generate_instance_uid=False)
+    ds.file_meta.TransferSyntaxUID = syntax
+    plain = made.written(ds, tmp_path / "a.dcm")
+    file = packed(plain)
+
+    assert READER.claims(file.read_bytes()[:HEAD_BYTES], file)
+    assert np.array_equal(exam_of(file).pixels, exam_of(plain).pixels)
+
+
+def test_a_packed_file_that_is_torn_or_a_bomb_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = packed(made.written(made.ct_slice(1, 0, TextValue="x" * 5_000_000), tmp_path / "a.dcm"))
+    whole = file.read_bytes()
+    monkeypatch.setattr("confrere_client.ingest.dicom.header.MAX_INFLATED", 1_000_000)
+
+    assert len(whole) < 100_000
+    assert kind_of(file) == "too large"
+    monkeypatch.undo()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert kind_of(file) == "truncated"
+
+
+@pytest.mark.parametrize("head", [b"name\tage\n" * 99, b"\0" * 600, b""])
+def test_whatever_else_is_packed_is_not_claimed(head: bytes) -> None:
+    assert not READER.claims(gzip.compress(head)[:HEAD_BYTES], Path("x.dcm.gz"))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_header_that_is_wrong_on_how_values_are_written_costs_no_picture(
+    tmp_path: Path, explicit: bool
+) -> None:
+    ds = made.dataset(RNG.integers(0, 4000, (64, 48), np.uint16), Modality="MR")
+    syntaxes = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+    heads, bodies = [], []
+    for syntax in syntaxes if explicit else syntaxes[::-1]:
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds = dcmread(made.written(ds, tmp_path / "a.dcm"))
+        data = (tmp_path / "a.dcm").read_bytes()
+        end = 144 + int.from_bytes(data[140:144], "little")
+        heads.append(data[:end])
+        bodies.append(data[end:])
+    (tmp_path / "a.dcm").write_bytes(heads[0] + bodies[1])
+
+    assert np.array_equal(exam_of(tmp_path / "a.dcm").pixels[0], ds.pixel_array)
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from dicom_exams import READER, exam_of, exams_of, kind_of, parts_of
 from pydicom import uid
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 from confrere_client.ingest.reader import Skipped
 
@@ -24,8 +22,8 @@ def test_a_slice_has_hounsfield_units(tmp_path: Path) -> None:
     assert exam.pixels.dtype == np.float32
     assert exam.pixels[0, 5, 5] == 7 - 1000
     assert exam.spacing_mm == (0.5, 0.75)
-    assert exam.window == (40, 400)
     assert exam.pixels.shape == (1, 8, 6)
+    assert exam.voi is None  # the plan's windows are for it, not its file's
 
 
 def test_a_series_is_sorted_by_place_and_turned_to_ras(tmp_path: Path) -> None:
@@ -49,7 +47,6 @@ def test_parts_can_be_kept_as_json(tmp_path: Path) -> None:
 
     (fresh,), (again,) = READER.load(parts, {}), READER.load(kept, {})
     assert np.array_equal(fresh.pixels, again.pixels)
-    assert fresh.window == again.window == (40, 400)
     assert fresh.spacing_mm == again.spacing_mm
 
 
@@ -161,6 +158,32 @@ def test_a_few_slices_of_another_orientation_are_left_out_and_told(tmp_path: Pat
     assert exam.warnings == ("mixed orientations",)
 
 
+@pytest.mark.parametrize("odd", [{"Columns": 4, "Rows": 12}, {"PixelSpacing": [0.6, 0.75]}])
+def test_a_slice_of_another_size_is_the_reason_and_not_the_gap_that_it_leaves(
+    tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    files = list(made.ct_series(tmp_path, [0, 2, 4, 6, 8, 10]))
+    other = made.ct_slice(3, 6, **odd)
+    made.written(other, files[3])
+
+    with pytest.raises(Skipped, match="1 of 6 fit no other") as skipped:
+        exam_of(*files)
+
+    assert skipped.value.kind == "inconsistent slices"
+
+
+def test_where_little_is_missing_a_slice_of_another_size_is_left_out_and_told(
+    tmp_path: Path,
+) -> None:
+    files = list(made.ct_series(tmp_path, [2.0 * at for at in range(20)]))
+    made.written(made.ct_slice(13, 14, Columns=4, Rows=12), files[7])
+
+    exam = exam_of(*files)
+
+    assert exam.pixels.shape[1] == 20
+    assert exam.warnings == ("inconsistent slices", "gap between slices")
+
+
 def test_slices_all_of_their_own_orientation_are_skipped(tmp_path: Path) -> None:
     axes = ([1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1])
     files = [
@@ -207,16 +230,11 @@ def test_an_enhanced_object_becomes_a_sorted_volume(tmp_path: Path) -> None:
     frames = np.stack([np.full((4, 5), value, np.int16) for value in (3, 1, 2)])
     ds = made.dataset(frames, SOPClassUID=made.ENHANCED_CT)
     ds.PerFrameFunctionalGroupsSequence = made.placed_frames([6, 2, 4])
-    voi, shared = Dataset(), Dataset()
-    voi.WindowCenter, voi.WindowWidth = 40, 400
-    shared.FrameVOILUTSequence = Sequence([voi])
-    ds.SharedFunctionalGroupsSequence = Sequence([shared])
 
     exam = exam_of(made.written(ds, tmp_path / "a.dcm"))
 
     assert [float(plane[0, 0]) for plane in exam.pixels[0]] == [1, 2, 3]
     assert exam.spacing_mm == (2, 1, 1)
-    assert exam.window == (40, 400)
 
 
 def test_one_broken_slice_skips_the_series(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,26 @@ def test_an_archive_of_other_files_is_no_npz(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.npz", {"x.png": png(1)})
 
     assert not Npz().claims(path.read_bytes(), path)
+
+
+def test_an_array_that_is_nowhere_in_its_archive_is_damage(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, train_images=np.zeros((2, 8, 8), np.uint8), other=np.arange(4))
+    with zipfile.ZipFile(file) as archive:
+        at = archive.getinfo("other.npy").header_offset
+    data = bytearray(file.read_bytes())
+    data[at : at + 4] = b"gone"
+    file.write_bytes(data)
+
+    with pytest.raises(Skipped, match="array is damaged"):
+        Npz().index(file)
+
+
+def test_a_zip_of_a_kind_to_come_is_not_claimed(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, train_images=np.zeros((2, 8, 8), np.uint8))
+    data = bytearray(file.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 99  # the version that is needed to unpack it
+    file.write_bytes(data)
+
+    assert not Npz().claims(bytes(data[:HEAD_BYTES]), file)

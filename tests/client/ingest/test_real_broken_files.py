@@ -75,6 +75,7 @@ SKIPPED = {
     "liver_1frame.dcm": "segmentation",
     "DICOMDIR": "DICOMDIR",
     "6293": "localiser",
+    "siemens_dwi_0.dcm.gz": "mosaic of slices",
     "JPEG2000-embedded-sequence-delimiter.dcm": "inconsistent size",
     "csa_slice_norm.dcm": "no pixel data",
     "row_major.dconn.nii": "too many axes",
@@ -93,7 +94,10 @@ def test_a_known_file_is_skipped_for_its_reason(
 
 
 SHAPES = {
+    "SC_rgb_jpeg.dcm": (3, 256, 256),  # its header says explicit, and it is implicit
     "SC_rgb_jpeg_dcmtk.dcm": (3, 100, 100),
+    "zipMR.gz": (1, 64, 64),
+    "philips_mprage.dcm.gz": (1, 256, 256, 176),
     "JPGExtended.dcm": (1, 1024, 256),
     "SC_rgb_rle_16bit.dcm": (3, 100, 100),
     "examples_palette.dcm": (3, 350, 800),

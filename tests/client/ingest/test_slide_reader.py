@@ -1,13 +1,17 @@
+import json
 from pathlib import Path
 from typing import Any
 
+import dicom_files as made
 import numpy as np
 import pytest
 import tifffile
 from broken_files import picture
 from numpy.typing import NDArray
 from openslide import OpenSlide
+from slide_files import dicom_slide, stained
 
+from confrere_client.ingest.keeping.dataset import open_dataset
 from confrere_client.ingest.prepare import Order, prepare
 from confrere_client.ingest.reader import HEAD_BYTES, READERS, Exam, Skipped
 from confrere_client.ingest.slide.tissue import evenly, tissue_cells, tissue_mask
@@ -108,6 +112,44 @@ def test_a_pyramid_that_openslide_cannot_open_gives_the_same_tiles(
     assert ours[0].spacing_mm == theirs[0].spacing_mm
     for one, other in zip(ours, theirs, strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels).mean() < 2
+
+
+def test_a_dicom_slide_gives_tiles_of_its_tissue_in_its_colours(tmp_path: Path) -> None:
+    image = stained(2048)
+    fine, coarse = dicom_slide(tmp_path, image, microns=0.5)
+
+    parts = [READER.index(file)[0] for file in (coarse, fine)]
+    exams = list(READER.load(parts, {"microns_per_px": 0.5, "tile_px": 256}))
+
+    assert READER.claims(coarse.read_bytes()[:HEAD_BYTES], coarse)
+    assert len({part.group for part in parts}) == 1
+    assert parts[0].patient == made.IDENTITY
+    assert {"Quarkbein", made.IDENTITY} <= set(parts[0].names)
+    assert {exam.suffix for exam in exams} == {
+        f"y{row:05}x{column:05}" for row in range(4) for column in range(4)
+    }
+    for exam in exams:
+        row, column = int(exam.suffix[1:6]), int(exam.suffix[7:])
+        drawn = image[256 * row : 256 * (row + 1), 256 * column : 256 * (column + 1)]
+        assert np.abs(exam.pixels.transpose(1, 2, 0).astype(int) - drawn).mean() < 4
+        assert exam.spacing_mm == (0.0005, 0.0005)
+        assert exam.tags == {"modality": "sm", "vendor": "leica"}
+
+
+def test_a_dicom_slide_at_half_its_resolution_is_prepared(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    dicom_slide(source, stained(2048), microns=0.25)
+
+    prepare(Order(sources=(source,), dataset=tmp_path / "out", options={"tile_px": 128}))
+
+    rows = list(open_dataset(tmp_path / "out", "out").rows())
+    assert len(rows) == 16
+    assert {(*row["shape"], row["tag_modality"]) for row in rows} == {(3, 128, 128, "sm")}
+    assert len({row["patient"] for row in rows}) == 1
+    stains = [json.loads(row["preprocessing"])["stain"] for row in rows]
+    assert min(stain["eosin"] for stain in stains) > 0.1
+    assert min(stain["haematoxylin"] for stain in stains) > 0.05
 
 
 def test_a_slide_that_claims_enormous_tiles_is_refused(slide: Path, tmp_path: Path) -> None:

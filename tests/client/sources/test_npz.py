@@ -1,4 +1,6 @@
 import gc
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,38 @@ def test_says_that_the_file_is_cut_short(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
 
     assert "is no .npz archive, or is cut short" in refusal(source)
+
+
+@pytest.mark.parametrize("rows", [10**9, 2**62])
+def test_a_header_that_claims_a_thousand_million_images_lists_none(
+    tmp_path: Path, rows: int
+) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (rows, 4, 4)}
+    )
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + b"ab")
+    source = open_source(Named(name="npz", knobs={"path": "a.npz"}), tmp_path)
+
+    assert "claims" in refusal(source)
+
+
+def test_a_zip_of_a_kind_to_come_is_said(tmp_path: Path) -> None:
+    source = source_of(tmp_path, images=noise(3, 4, 4))
+    data = bytearray((tmp_path / "all.npz").read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 99  # the version that is needed to unpack it
+    (tmp_path / "all.npz").write_bytes(data)
+
+    assert "a zip of a newer kind" in refusal(source)
+
+
+def test_labels_that_are_no_array_are_said(tmp_path: Path) -> None:
+    source = source_of(tmp_path, images=noise(3, 4, 4))
+    with zipfile.ZipFile(next(tmp_path.glob("*.npz")), "a") as archive:
+        archive.writestr("labels.npy", b"no array")
+
+    assert "'labels' is damaged" in refusal(source)
 
 
 def test_damage_makes_images_unreadable_but_is_not_fatal(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from confrere_client.ingest.reader import Skipped
 
 SOI, SOC, END = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
 JP2 = b"\x00\x00\x00\x0cjP  "
+CODESTREAM = b"jp2c"
 BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 """JPEG markers without a length."""
 
@@ -30,7 +31,7 @@ class Size:
 def declared(frame: bytes) -> Size | None:
     """Return the size that a codestream declares; None when it is of no kind known here."""
     if frame.startswith(JP2):
-        at = frame.find(SOC, 0, 4096)
+        at = _within_boxes(frame)
         return _jpeg2000(frame, at) if at > 0 else None
     if frame.startswith(SOC):
         return _jpeg2000(frame, 0)
@@ -50,6 +51,23 @@ def refuse_foreign(frame: bytes, wanted: Size) -> None:
         raise Skipped("inconsistent size", "a compressed frame has other colours than its header")
     if END not in frame[-64:].rstrip(b"\0") and not frame.rstrip(b"\0").endswith(END):
         raise Skipped("truncated", "a compressed frame has no end")
+
+
+def _within_boxes(frame: bytes) -> int:
+    """Return where the codestream of a JP2 file begins; 0 when its boxes do not lead there.
+
+    A box that is shorter than its own head leads nowhere: pydicom would go round for ever.
+    """
+    at = len(JP2) + 4
+    while at + 8 <= len(frame):
+        length, kind = struct.unpack_from(">I4s", frame, at)
+        if kind == CODESTREAM:
+            start = at + (16 if length == 1 else 8)  # 1: its length stands in 8 bytes more
+            return start if frame.startswith(SOC, start) else 0
+        if length < 8:
+            return 0
+        at += length
+    return 0
 
 
 def _jpeg(frame: bytes) -> Size | None:

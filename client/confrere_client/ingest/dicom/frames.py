@@ -158,5 +158,13 @@ def _time(places: list[Any]) -> Triple:
 
 def is_localiser(ds: Any) -> bool:
     """Say whether the object is a scout on which the true series was planned."""
-    kinds = {kind.upper() for kind in texts(ds, "ImageType")}
-    return bool(kinds & {"LOCALIZER", "SCOUT", "SURVEY"})
+    return bool(_kinds(ds) & {"LOCALIZER", "SCOUT", "SURVEY"})
+
+
+def is_mosaic(ds: Any) -> bool:
+    """Say whether a picture is the slices of an MR volume side by side, as Siemens writes EPI."""
+    return "MOSAIC" in _kinds(ds) and text(ds, "Modality") == "MR"
+
+
+def _kinds(ds: Any) -> set[str]:
+    return {kind.upper() for kind in texts(ds, "ImageType")}

@@ -27,6 +27,9 @@ ORIENTATIONS = 3
 
 GAP, DUPLICATE, TILTED = "gap between slices", "duplicate slice", "gantry tilt"
 MIXED, UNPLACED = "mixed orientations", "no slice positions"
+UNLIKE = "inconsistent slices"
+"""Some of a series have another size or spacing than the others, and make no volume with them."""
+
 UNEVENLY = "uneven slices"
 
 
@@ -68,12 +71,26 @@ def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
         raise Skipped("localiser")
     unique, warned = _unique(kept)
     groups = _by_plane(unique)
-    if len(groups) > 1:
-        warned += (MIXED,)
-        groups = [group for group in groups if len(group) > 1]
-        if not 0 < len(groups) <= ORIENTATIONS:
-            raise Skipped(MIXED, "it makes no volume")
-    return [stack for group in groups for stack in _stacks(group, warned)]
+    if len(groups) == 1:
+        return _stacks(groups[0], warned)
+    trouble = _trouble(groups)
+    groups = [group for group in groups if len(group) > 1]
+    if not 0 < len(groups) <= ORIENTATIONS:
+        raise Skipped(trouble, "it makes no volume")
+    left_out = len(unique) - sum(map(len, groups))
+    try:
+        return [stack for group in groups for stack in _stacks(group, (*warned, trouble))]
+    except Skipped as fault:
+        if fault.kind != GAP or not left_out:
+            raise
+        # the gap is where those were that do not fit: that is what somebody has to know
+        told = f"{left_out} of {len(unique)} fit no other, and without them too much is missing"
+        raise Skipped(trouble, told) from None
+
+
+def _trouble(groups: Sequence[Sequence[Frame]]) -> str:
+    """Return why frames of one series are apart."""
+    return MIXED if len({_lies(group[0]) for group in groups}) > 1 else UNLIKE
 
 
 def _unique(frames: Sequence[Frame]) -> tuple[list[Frame], tuple[str, ...]]:
@@ -88,10 +105,14 @@ def _by_plane(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Return the frames apart by orientation, size and spacing; the largest group first."""
     groups: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
     for frame in frames:
-        axes = None if frame.axes is None else tuple(np.round(frame.axes, 2) + 0.0)
         apart = None if frame.spacing is None else tuple(np.round(frame.spacing, 3))
-        groups[(axes, frame.shape, apart)].append(frame)
+        groups[(_lies(frame), frame.shape, apart)].append(frame)
     return sorted(groups.values(), key=len, reverse=True)
+
+
+def _lies(frame: Frame) -> tuple[float, ...] | None:
+    """Return a frame's two directions, rounded; None when it has none."""
+    return None if frame.axes is None else tuple((np.round(frame.axes, 2) + 0.0).tolist())
 
 
 def _stacks(frames: list[Frame], warned: tuple[str, ...]) -> list[Stack]:

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from confrere_client.ingest.dicom.values import holds, text, whole
-from confrere_client.ingest.reader import Skipped
+from confrere_client.ingest.reader import HEAD_BYTES, Skipped
 
 PREAMBLE = 128
+GZIP = b"\x1f\x8b"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT = "1.2.840.10008.1.2.1"
 MAX_INFLATED = 1 << 29
-"""A deflated data set that grows beyond this is taken for a bomb."""
+"""A packed file, or a deflated data set, that grows beyond this is taken for a bomb."""
+
+HOLDERS = (b"OB", b"OW", b"OF", b"OD", b"UN")
+"""Kinds of value that pixel data can be of. None is the start of a length: their first byte is
+odd, and lengths are even; in big endian, a kind has to be there."""
 
 DEFERRED = 4096
 """A header's value of more bytes than this stays on disk until it is asked for."""
@@ -78,7 +83,12 @@ MODALITIES: dict[str, str] = {
 
 
 def looks_like_dicom(head: bytes) -> bool:
-    """Say whether *head* starts a DICOM file, with a preamble or by its first elements."""
+    """Say whether *head* starts a DICOM file, with a preamble or by its first elements.
+
+    A packed one (``.dcm.gz``) is one.
+    """
+    if head.startswith(GZIP):
+        head = unpacked(head)
     if head[PREAMBLE : PREAMBLE + 4] == b"DICM":
         return True
     return _elements(head, "<") or _elements(head, ">")
@@ -113,7 +123,7 @@ def parse(file: Path) -> Any:
     from pydicom.config import disable_value_validation
 
     with disable_value_validation():
-        return dcmread(_inflated(file) or str(file), force=True)
+        return dcmread(_in_memory(file) or str(file), force=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +143,19 @@ def parse_header(file: Path) -> tuple[Any, Place | None]:
     from pydicom import dcmread
     from pydicom.config import disable_value_validation
 
-    inflated = _inflated(file)
+    inflated = _in_memory(file)
     with disable_value_validation(), inflated or file.open("rb") as stream:
         deferred = None if inflated else DEFERRED  # what is in memory need not be put off
         ds = dcmread(stream, force=True, stop_before_pixels=True, defer_size=deferred)
-        return ds, _place(stream, *ds.original_encoding)
+        return ds, _place(stream, little=ds.original_encoding[1])
 
 
-def _place(stream: BinaryIO, implicit: bool | None, little: bool | None) -> Place | None:
-    """Return where the pixel data stands, if *stream* is about to read it."""
+def _place(stream: BinaryIO, *, little: bool | None) -> Place | None:
+    """Return where the pixel data stands, if *stream* is about to read it.
+
+    Whether its kind stands before its length is seen here: headers that say otherwise than they
+    are written are met, and pydicom reads them.
+    """
     order, at = "<" if little else ">", stream.tell()
     head = stream.read(12)
     if len(head) < 12:
@@ -149,27 +163,56 @@ def _place(stream: BinaryIO, implicit: bool | None, little: bool | None) -> Plac
     group, element = struct.unpack_from(f"{order}HH", head)
     if group != PIXELS[0] or element not in PIXELS[1]:
         return None
+    implicit = head[4:6] not in HOLDERS
     (length,) = struct.unpack_from(f"{order}I", head, 4 if implicit else 8)
     return Place(offset=at + (8 if implicit else 12), length=-1 if length == UNDEFINED else length)
 
 
-def _inflated(file: Path) -> io.BytesIO | None:
-    """Return a deflated file as if it had never been deflated; None when it is not."""
-    with file.open("rb") as stream:
-        head = stream.read(4096)
-        if DEFLATED.encode() not in head or head[PREAMBLE : PREAMBLE + 4] != b"DICM":
-            return None
-        start = _after_meta(head)
-        if start > len(head):
-            raise Skipped("corrupt", "its meta header is too long")
-        stream.seek(start)
-        packed = stream.read(MAX_INFLATED)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+def _in_memory(file: Path) -> io.BytesIO | None:
+    """Return a packed or deflated file as if it had never been; None when it is neither."""
+    with file.open("rb") as raw:
+        packed = raw.read(len(GZIP)) == GZIP
+        raw.seek(0)
+        if not packed:
+            return _inflated(raw)
+        whole = io.BytesIO(_grown(raw.read(MAX_INFLATED), zlib.MAX_WBITS | 16))
+    return _inflated(whole) or _begun_again(whole)
+
+
+def unpacked(head: bytes) -> bytes:
+    """Return the start of what is packed in *head*; nothing where that is torn."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _begun_again(stream: io.BytesIO) -> io.BytesIO:
+    stream.seek(0)
+    return stream
+
+
+def _grown(packed: bytes, window_bits: int) -> bytes:
+    """Return what *packed* inflates to; Skipped where it is torn, or grows without end."""
+    inflater = zlib.decompressobj(window_bits)
     data = inflater.decompress(packed, MAX_INFLATED)
     if inflater.unconsumed_tail:
-        raise Skipped("too large", "its deflated header inflates without end")
+        raise Skipped("too large", "what is packed in it inflates without end")
     if not inflater.eof:
         raise Skipped("truncated")
+    return data
+
+
+def _inflated(stream: BinaryIO) -> io.BytesIO | None:
+    """Return a deflated file as if it had never been deflated; None when it is not."""
+    head = stream.read(HEAD_BYTES)
+    if DEFLATED.encode() not in head or head[PREAMBLE : PREAMBLE + 4] != b"DICM":
+        return None
+    start = _after_meta(head)
+    if start > len(head):
+        raise Skipped("corrupt", "its meta header is too long")
+    stream.seek(start)
+    data = _grown(stream.read(MAX_INFLATED), -zlib.MAX_WBITS)
     plain = EXPLICIT.encode().ljust(len(DEFLATED), b"\0")  # of equal length: all lengths stay true
     return io.BytesIO(head[:start].replace(DEFLATED.encode(), plain) + data)
 
@@ -186,7 +229,7 @@ def refuse_kind(ds: Any) -> None:
     """Skip every object that is no image, by SOP class, else by modality."""
     sop = text(ds, "SOPClassUID") or str(getattr(ds.file_meta, "MediaStorageSOPClassUID", ""))
     if sop == SLIDE:
-        raise Skipped("slide", "a slide's file is read by the slide reader")
+        raise Skipped("slide", "it is packed or has no meta header: OpenSlide wants it plain")
     if len(ds) == 0:
         raise Skipped("corrupt", "it has no readable header")
     by_class = OTHERS.get(sop) or next(

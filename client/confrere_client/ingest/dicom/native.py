@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confrere_client.ingest.dicom.header import Place, transfer_syntax
-from confrere_client.ingest.dicom.pixels import MEASURED, rescale, window
+from confrere_client.ingest.dicom.pixels import MEASURED, rescale
 from confrere_client.ingest.dicom.values import holds, text, whole
 from confrere_client.ingest.reader import Skipped
 
@@ -57,7 +57,6 @@ def native(ds: Any, place: Place | None, modality: str) -> dict[str, Any] | None
         "spare": held - bits,
         "shape": [whole(ds, "Rows"), whole(ds, "Columns")],
         "scale": list(rescale(ds)),
-        "window": window(ds, modality),
     }
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from confrere_client.ingest.boundary import guarded
 from confrere_client.ingest.dicom.frames import spacing
 from confrere_client.ingest.dicom.header import parse
-from confrere_client.ingest.dicom.pixels import decoded, in_unit, window
+from confrere_client.ingest.dicom.pixels import decoded, in_unit
 from confrere_client.ingest.dicom.values import numbers, text, texts, whole
-from confrere_client.ingest.reader import Exam, Part, Turned
+from confrere_client.ingest.dicom.voi import voi_of
+from confrere_client.ingest.reader import Exam, Part, Turned, Voi
 
 MAX_FRAMES = 8
 """Of a cine loop at most so many frames are taken, evenly; the option ``max_frames`` overrides."""
@@ -35,14 +36,20 @@ def load_pictures(part: Part, options: Mapping[str, Any]) -> Iterator[Exam]:
         most = max(1, int(options.get("max_frames", MAX_FRAMES)))
         chosen = set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())
         made = [
-            _exam(ds, in_unit(ds, stored, None, part.modality), part, f"f{index:04}" * (count > 1))
+            _exam(
+                ds,
+                in_unit(ds, stored, None, part.modality),
+                part,
+                f"f{index:04}" * (count > 1),
+                voi_of(ds, part.modality, index),
+            )
             for index, stored in enumerate(decoded(ds, options))
             if index in chosen
         ]
     yield from made
 
 
-def _exam(ds: Any, pixels: NDArray[Any], part: Part, suffix: str) -> Exam:
+def _exam(ds: Any, pixels: NDArray[Any], part: Part, suffix: str, voi: Voi | None) -> Exam:
     upright, step = pixels, spacing(ds) or _ultrasound(ds) or ()
     tags = dict(part.extra["tags"])
     if part.modality in RADIOGRAPHS:
@@ -58,7 +65,7 @@ def _exam(ds: Any, pixels: NDArray[Any], part: Part, suffix: str) -> Exam:
         spacing_mm=tuple(step),
         turned=turned if moved else None,
         tags=tags,
-        window=window(ds, part.modality),
+        voi=voi,
         warnings=ADMITTED if text(ds, "BurnedInAnnotation").upper() == "YES" else (),
         suffix=suffix,
     )

@@ -13,7 +13,7 @@ from confrere_client.ingest.boundary import refuse_huge
 from confrere_client.ingest.dicom.codestream import Size, refuse_foreign
 from confrere_client.ingest.dicom.header import nbytes, transfer_syntax
 from confrere_client.ingest.dicom.jpeg import register
-from confrere_client.ingest.dicom.values import holds, items, number, numbers, text, whole
+from confrere_client.ingest.dicom.values import number, numbers, text, whole
 from confrere_client.ingest.reader import Skipped
 
 HOLDERS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -127,13 +127,14 @@ def in_unit(
     """
     if stored_CYX.shape[0] == 3 or _palette(ds):
         return stored_CYX
-    values = stored_CYX
-    if modality not in MEASURED and text(ds, "PhotometricInterpretation") == "MONOCHROME1":
-        values = _inverted(ds, values)
-    if ds.get("ModalityLUTSequence"):
+    values, turned = stored_CYX, is_turned(ds, modality)
+    if ds.get("ModalityLUTSequence"):  # the table is for what is stored: it goes before the turn
         from pydicom.pixels.processing import apply_modality_lut
 
-        return np.asarray(apply_modality_lut(values, ds), np.float32)
+        found = np.asarray(apply_modality_lut(values, ds), np.float32)
+        return _inverted(ds, found) if turned else found
+    if turned:
+        values = _inverted(ds, values)
     slope, intercept = scale or rescale(ds)
     if (slope, intercept) == (1, 0) and modality not in MEASURED and values.dtype in _WHOLE:
         return values
@@ -153,38 +154,24 @@ def rescale(ds: Any) -> tuple[float, float]:
     return slope or 1.0, number(ds, "RescaleIntercept", 0.0)
 
 
+def is_turned(ds: Any, modality: str) -> bool:
+    """Say whether white and black of a picture are changed, so that much is bright."""
+    inverse = text(ds, "PhotometricInterpretation") == "MONOCHROME1"
+    return inverse and modality not in MEASURED
+
+
+def top_of(ds: Any, bits_held: int, *, signed: bool) -> int:
+    """Return what a stored value and its inverse add up to."""
+    bits = min(max(whole(ds, "BitsStored", bits_held), 1), bits_held)
+    return -1 if signed else (1 << bits) - 1
+
+
 def _inverted(ds: Any, values: NDArray[Any]) -> NDArray[Any]:
     """Return grey levels with white and black changed; padding stays darkest."""
     if values.dtype.kind == "f":
         return np.asarray(values.max() + values.min() - values)
-    bits = min(
-        max(whole(ds, "BitsStored", 8 * values.dtype.itemsize), 1), 8 * values.dtype.itemsize
-    )
-    top = -1 if values.dtype.kind == "i" else (1 << bits) - 1
+    top = top_of(ds, 8 * values.dtype.itemsize, signed=values.dtype.kind == "i")
     turned: NDArray[Any] = np.array(top, values.dtype) - values
     if (padding := numbers(ds, "PixelPaddingValue")) is not None:
         turned[values == padding[0]] = turned.min()
     return turned
-
-
-def _voi(ds: Any) -> Any:
-    """Return where an enhanced object keeps its window, shared or its first frame's; or itself."""
-    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for item in items(ds, name)[:1]:
-            for group in items(item, "FrameVOILUTSequence")[:1]:
-                return group
-    return ds
-
-
-def window(ds: Any, modality: str) -> tuple[float, float] | None:
-    """Return centre and width that the file recommends, in the unit of `in_unit`."""
-    voi = ds if holds(ds, "WindowCenter") else _voi(ds)
-    centre, width = numbers(voi, "WindowCenter"), numbers(voi, "WindowWidth")
-    if not centre or not width or width[0] <= 0:
-        return None
-    if modality not in MEASURED and text(ds, "PhotometricInterpretation") == "MONOCHROME1":
-        slope, intercept = rescale(ds)
-        bits = whole(ds, "BitsStored", 16)
-        top = -1 if whole(ds, "PixelRepresentation") else (1 << bits) - 1
-        return slope * top + 2 * intercept - centre[0], width[0]
-    return centre[0], width[0]

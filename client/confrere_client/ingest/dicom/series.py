@@ -17,8 +17,9 @@ from confrere_client.ingest.dicom.frames import Frame, frame_from
 from confrere_client.ingest.dicom.geometry import Stack, drift, normal, stacks_of
 from confrere_client.ingest.dicom.header import parse
 from confrere_client.ingest.dicom.native import read_native
-from confrere_client.ingest.dicom.pixels import decoded, in_unit, window
-from confrere_client.ingest.reader import Exam, Part, Skipped
+from confrere_client.ingest.dicom.pixels import decoded, in_unit
+from confrere_client.ingest.dicom.voi import voi_of
+from confrere_client.ingest.reader import Exam, Part, Skipped, Voi
 from confrere_client.ingest.shaping.orient import LPS_TO_RAS, affine_of, centre_of, to_ras
 
 
@@ -28,7 +29,8 @@ class Filled:
 
     stack: Stack
     voxels: NDArray[Any]
-    window: tuple[float, float] | None
+    voi: Voi | None
+    """As its first slice has it."""
 
 
 def load_series(parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:
@@ -62,11 +64,11 @@ def _filled(
         for z, frame in enumerate(stack.frames):
             wanted.setdefault(frame.part, {})[frame.index] = (at, z, frame)
     held: list[NDArray[Any] | None] = [None] * len(stacks)
-    seen: dict[int, tuple[float, float] | None] = {}
+    seen: dict[int, Voi | None] = {}
     for number, places in wanted.items():
         _place(parts[number], places, stacks, held, seen, options)
     return deque(
-        Filled(stack=stack, voxels=voxels, window=seen.get(at))
+        Filled(stack=stack, voxels=voxels, voi=seen.get(at))
         for at, (stack, voxels) in enumerate(zip(stacks, held, strict=True))
         if voxels is not None
     )
@@ -77,7 +79,7 @@ def _place(
     places: Mapping[int, tuple[int, int, Frame]],
     stacks: Sequence[Stack],
     held: list[NDArray[Any] | None],
-    seen: dict[int, tuple[float, float] | None],
+    seen: dict[int, Voi | None],
     options: Mapping[str, Any],
 ) -> None:
     """Decode one file into the volumes that its frames belong to."""
@@ -87,7 +89,6 @@ def _place(
         if volume is None:
             shape = (1, len(stacks[at].frames), *frame.shape)
             volume = held[at] = np.empty(shape, np.float32)
-            seen[at] = None if how["window"] is None else tuple(how["window"])
         read_native(part.file, how, volume[0, z])
         return
     ds = parse(part.file)
@@ -100,7 +101,7 @@ def _place(
         if volume is None:
             shape = (values.shape[0], len(stacks[at].frames), *values.shape[1:])
             volume = held[at] = np.empty(shape, values.dtype)
-            seen[at] = window(ds, part.modality)
+            seen[at] = voi_of(ds, part.modality, index, frame.scale)  # type: ignore[arg-type]
         if volume.shape[0] != values.shape[0] or volume.shape[2:] != values.shape[1:]:
             raise Skipped("inconsistent slices", "colour and grey, or sizes, differ")
         volume[:, z] = values
@@ -114,7 +115,7 @@ def _exam(filled: Filled, part: Part, suffix: str) -> Exam:
             pixels=voxels[:, 0],
             spacing_mm=tuple(first.spacing or ()),
             tags=tags,
-            window=filled.window,
+            voi=filled.voi,
             warnings=stack.warnings,
             suffix=suffix,
         )
@@ -134,7 +135,7 @@ def _exam(filled: Filled, part: Part, suffix: str) -> Exam:
         spacing_told=told,
         centre_mm=centre,
         tags=tags,
-        window=filled.window,
+        voi=filled.voi,
         warnings=stack.warnings,
         suffix=suffix,
     )

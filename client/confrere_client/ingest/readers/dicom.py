@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from confrere_client.ingest.boundary import guarded, refuse_short
-from confrere_client.ingest.dicom.frames import frames_of, is_localiser, through
+from confrere_client.ingest.dicom.frames import frames_of, is_localiser, is_mosaic, through
 from confrere_client.ingest.dicom.header import (
     Place,
     is_slide,
@@ -53,6 +53,8 @@ class Dicom(Reader):
             refuse_kind(ds)
             _refuse_header(ds)
             _refuse_place(ds, file, place)
+            if is_mosaic(ds):
+                raise Skipped("mosaic of slices", "a volume as one picture: convert it to NIfTI")
             return [_part(ds, file, place)]
 
     def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:

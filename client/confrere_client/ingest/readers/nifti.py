@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
+from confrere_client.ingest.boundary import (
+    guarded,
+    refuse_damaged,
+    refuse_huge,
+    refuse_many,
+    refuse_short,
+)
 from confrere_client.ingest.reader import HEAD_BYTES, Exam, Part, Reader, Skipped, Stored
 from confrere_client.ingest.shaping.orient import (
     AS_STORED,
@@ -143,7 +149,7 @@ def _opened(file: Path, stack: ExitStack, end: int = 0) -> Any:
 
     library: Any = nibabel  # it is typed in part
     body = _partner(file) if file.suffix.lower() in PAIRS else None
-    stream = (body is None and _at_once(file, end)) or _stream(file, stack)
+    stream = (body is None and _at_once(file, end)) or _stream(file, stack, 0 if body else end)
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
     kind = kind_of(head, file)
@@ -156,16 +162,20 @@ def _opened(file: Path, stack: ExitStack, end: int = 0) -> Any:
         raise Skipped("no pixel data", "the file of voxels beside the header is missing")
     holders = {
         "header": FileHolder(fileobj=stream),
-        "image": FileHolder(fileobj=_at_once(body, end) or _stream(body, stack)),
+        "image": FileHolder(fileobj=_at_once(body, end) or _stream(body, stack, end)),
     }
     pairs = {"nifti1": library.Nifti1Pair, "nifti2": library.Nifti2Pair}
     return pairs.get(kind, library.AnalyzeImage).from_file_map(holders)
 
 
-def _stream(file: Path, stack: ExitStack) -> Any:
+def _stream(file: Path, stack: ExitStack, end: int) -> Any:
+    """Return a file to read from; one that is packed is whole, if voxels up to *end* are wanted."""
     raw = stack.enter_context(file.open("rb"))
     packed = raw.read(2) == GZIP
     raw.seek(0)
+    if packed and end:
+        refuse_damaged(raw, end, end + AT_ONCE)
+        raw.seek(0)
     return stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from confrere_client.ingest.boundary import guarded
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped
-from confrere_client.source import Record, UnreadableImage
+from confrere_client.source import Record
 from confrere_client.sources.npz import Npz as Archive
 from confrere_common.errors import ConfrereError
 
-DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError)
+DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError)
 
 
 class Npz(Reader):
@@ -32,21 +33,20 @@ class Npz(Reader):
 
     def index(self, file: Path) -> Sequence[Part]:
         """Return one part for all images; the patients are told with the exams."""
-        try:
-            records = _records(file, file.stat().st_mtime_ns)
-        except ConfrereError:
-            raise Skipped("arrays that are no images") from None
-        names = {record.patient for record in records if record.patient_known}
-        return [Part(file=file, group=str(file), names=tuple(sorted(names)), nbytes=_largest(file))]
+        with guarded("array is damaged"):
+            try:
+                records = _records(file, file.stat().st_mtime_ns)
+            except ConfrereError:
+                raise Skipped("arrays that are no images") from None
+            names = tuple(sorted({one.patient for one in records if one.patient_known}))
+            return [Part(file=file, group=str(file), names=names, nbytes=_largest(file))]
 
     def load(self, parts: Sequence[Part], options: Mapping[str, Any]) -> Iterator[Exam]:  # noqa: ARG002
         """Yield the images in order; Skipped when an array is damaged, wherever."""
         file = parts[0].file
         for record in _records(file, file.stat().st_mtime_ns):
-            try:
+            with guarded("array is damaged"):
                 pixels = record.decode()
-            except UnreadableImage:
-                raise Skipped("array is damaged") from None
             yield Exam(
                 pixels=pixels,
                 suffix=record.name,

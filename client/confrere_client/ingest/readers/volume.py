@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confrere_client.ingest.boundary import guarded, refuse_huge, refuse_many, refuse_short
+from confrere_client.ingest.boundary import (
+    guarded,
+    refuse_damaged,
+    refuse_huge,
+    refuse_many,
+    refuse_short,
+)
 from confrere_client.ingest.metaheader import DIRECTIONS, ORIGIN, SPACING, Meta, is_meta, read_meta
 from confrere_client.ingest.reader import Exam, Part, Reader, Skipped, Stored
 from confrere_client.ingest.shaping.orient import (
@@ -26,6 +32,9 @@ from confrere_client.ingest.shaping.orient import (
 
 DEFLATE = 1_100
 """No more than so many bytes come out of one deflated byte."""
+
+MORE = 1 << 20
+"""Bytes that may stand before or after voxels that are packed, with them."""
 
 BODIES = (".raw", ".zraw", ".gz")
 HEADERS = (".mhd", ".nhdr")
@@ -59,6 +68,8 @@ class Volume(Reader):
         refuse_huge(parts[0].nbytes, options)
         with guarded("corrupt"):
             meta = read_meta(parts[0].file)
+            if meta.packed:
+                _refuse_damaged(meta)
             image = _image(meta)
             array = _array(image)
             refuse_many(len(array), options)
@@ -76,6 +87,16 @@ def _is_body(file: Path) -> bool:
     if stem is not file and stem.suffix.lower() != ".raw":
         return False
     return any(stem.with_suffix(suffix).is_file() for suffix in HEADERS)
+
+
+def _refuse_damaged(meta: Meta) -> None:
+    """Skip packed voxels that do not inflate to their checksum: ITK gives what it got so far."""
+    lines, nbytes = meta.begin
+    with meta.data.open("rb") as voxels:
+        for _ in range(lines):
+            voxels.readline()
+        voxels.seek(nbytes, os.SEEK_CUR)
+        refuse_damaged(voxels, meta.stored, meta.stored + MORE)
 
 
 def _image(meta: Meta) -> Any:

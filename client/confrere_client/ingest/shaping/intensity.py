@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.ingest.reader import Voi
 from confrere_client.ingest.shaping.foreground import coarse, largest, mask_of, percentiles, sampled
+from confrere_client.ingest.shaping.voi import PASSED_OVER, record_of, shown, tells
 from confrere_common.preparation import DEFAULT_PERCENTILES, PERCENTILES, WINDOWS
 
 
@@ -22,8 +24,12 @@ class Scaled:
     record: Mapping[str, Any]
 
 
-def scaled(image_CS: NDArray[Any], modality: str, windows: tuple[str, ...]) -> Scaled:
+def scaled(
+    image_CS: NDArray[Any], modality: str, windows: tuple[str, ...], voi: Voi | None = None
+) -> Scaled:
     """Return an image of 0 to 1: CT by Hounsfield windows, one a channel; else by percentiles.
+
+    What is no measure (radiographs, captures) is shown as *voi* says, where that shows anything.
 
     MR and PET take them from what is not air, so that neither a large field of view nor a slow bias
     of the coil shifts them; mammography from the breast, outside of which all is black; radiographs
@@ -31,10 +37,16 @@ def scaled(image_CS: NDArray[Any], modality: str, windows: tuple[str, ...]) -> S
     """
     if modality == "ct":
         return _windowed(image_CS, windows)
-    if modality == "mg":
-        return _breast(image_CS)
     thin, _ = coarse(image_CS)
     measured = modality in PERCENTILES
+    if voi is not None and not measured:
+        if tells(voi, _exposed(thin)):
+            return _as_its_file_wants(image_CS, modality, voi)
+        made = scaled(image_CS, modality, windows)
+        kind = f"{made.record['kind']} ({PASSED_OVER})"
+        return Scaled(values=made.values, record={**made.record, "kind": kind})
+    if modality == "mg":
+        return _breast(image_CS)
     inside = thin[mask_of(thin, modality)] if measured else _exposed(thin)
     low, high = _ends(inside, PERCENTILES.get(modality, DEFAULT_PERCENTILES))
     if measured:
@@ -60,18 +72,45 @@ def _windowed(image_CS: NDArray[Any], windows: tuple[str, ...]) -> Scaled:
     return Scaled(values=made, record={"kind": "hu windows", "windows": list(windows)})
 
 
-def _breast(image_CS: NDArray[Any]) -> Scaled:
-    """Return a mammogram scaled by its breast; air, markers and labels are black."""
+def displayed(image_CS: NDArray[np.uint8], voi: Voi | None) -> tuple[NDArray[np.uint8], Any]:
+    """Return a picture of 8 bits as it is, or as *voi* says where that shows anything; how."""
+    if voi is None:
+        return image_CS, {"kind": "as stored"}
+    if not tells(voi, _exposed(coarse(image_CS)[0])):
+        return image_CS, {"kind": f"as stored ({PASSED_OVER})"}
+    levels = np.arange(256, dtype=np.uint8)
+    table = np.rint(255 * shown(levels, voi)).astype(np.uint8)
+    return np.take(table, image_CS), record_of(voi)
+
+
+def _as_its_file_wants(image_CS: NDArray[Any], modality: str, voi: Voi) -> Scaled:
+    values, record = shown(image_CS, voi), record_of(voi)
+    if modality == "mg":
+        values, share = _breast_alone(image_CS, values)
+        record["breast"] = share
+    return Scaled(values=values, record=record)
+
+
+def _breast_alone(
+    image_CS: NDArray[Any], values_CS: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """Return *values* with all but the breast black, and the breast's share of the picture."""
     thin, steps = coarse(image_CS)
     mask = largest(mask_of(thin, "mg"))
-    inside = thin[mask]
+    if mask.any():
+        values_CS *= _enlarged(mask, steps, image_CS.shape[1:])
+    return values_CS, float(mask.mean())
+
+
+def _breast(image_CS: NDArray[Any]) -> Scaled:
+    """Return a mammogram scaled by its breast; air, markers and labels are black."""
+    thin, _ = coarse(image_CS)
+    inside = thin[largest(mask_of(thin, "mg"))]
     low, high = _ends(inside if inside.size else thin, (0.5, 99.5))
-    values = _between(image_CS, low, high)
-    if inside.size:
-        values *= _enlarged(mask, steps, image_CS.shape[1:])
+    values, share = _breast_alone(image_CS, _between(image_CS, low, high))
     return Scaled(
         values=values,
-        record={"kind": "breast percentiles", "ends": [low, high], "breast": float(mask.mean())},
+        record={"kind": "breast percentiles", "ends": [low, high], "breast": share},
     )
 
 

@@ -123,7 +123,7 @@ class Openslide:
     def __init__(self, slide: Any) -> None:
         self._slide = slide
         self.size: tuple[int, int] = slide.dimensions
-        self.vendor = str(slide.properties.get("openslide.vendor", "")).removeprefix("generic-tiff")
+        self.vendor = _maker(slide.properties)
         self.microns = _microns(slide.properties)
         self.texts = _texts(slide.properties)
         self._empty = WHITE
@@ -235,6 +235,12 @@ def _tile(region: Image.Image, px: int) -> NDArray[np.uint8]:
     if region.size != (px, px):
         region = region.resize((px, px), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.moveaxis(np.asarray(region), -1, 0))
+
+
+def _maker(properties: Mapping[str, str]) -> str:
+    """Return who made the scanner; of DICOM, which is a maker to OpenSlide, the header says it."""
+    found = str(properties.get("openslide.vendor", "")).removeprefix("generic-tiff")
+    return properties.get("dicom.Manufacturer") or found if found == "dicom" else found
 
 
 def _microns(properties: Mapping[str, str]) -> float | None:

@@ -6,14 +6,12 @@ What the heuristic cannot see stands in `burnt_in`: this lowers the risk and pro
 
 from dataclasses import replace
 
-from confrere_client.ingest.burnt_in import TEXT_MODALITIES, find_text, masked
+from confrere_client.ingest.burnt_in import LEAST_SCORE, TEXT_MODALITIES, find_text, masked
 from confrere_client.ingest.preprocess_plan import MODALITIES
 from confrere_client.ingest.reader import Exam, Skipped
 
-LEAST_SCORE = 0.3
-"""Below it, a row of alike specks is as likely."""
-
-FOUND, MASKED = "burnt-in text", "burnt-in text masked"
+FOUND, MASKED = "burnt-in text", "some text masked"
+"""Not all of it: the search misses some (`burnt_in`), and a warning that says more is believed."""
 
 
 def may_hold_text(modality: str) -> bool:
