@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.manifest import NAME, listed, signed_manifest
+from confrere_common.network import ENCODER, NETWORK, RUN, must_be_vouched_for
 from confrere_common.pki.keys import public_pem, read_signing_key, write_key
 from confrere_common.release import DECODER, load_decoder, load_release
 from confrere_common.storage import atomic_folder, atomic_write
@@ -21,13 +22,10 @@ from confrere_deploy.release.card import card_of
 from confrere_deploy.release.markdown import card_markdown
 from confrere_deploy.release.portable import write_portable
 
-ENCODER = "encoder.safetensors"
 SEALED = "release.json"
 COORDINATOR = "coordinator.pub"
-TASK = ("task.safetensors", "task.json")
-"""What a fine-tuning leaves beside its encoder: the whole network, and the run that made it."""
 KEPT = (
-    ENCODER, "encoder.json", SEALED, COORDINATOR, *TASK,
+    ENCODER, "encoder.json", SEALED, COORDINATOR, NETWORK, RUN,
     "rounds.json", "report.json", "report.html",
 )  # fmt: skip
 """What is taken over from a run's folder, where it is there."""
@@ -54,7 +52,9 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
     ConfigError. CheckpointError where the run's own files do not fit each other or their seal.
     """
     _must_be_free(out)
-    encoder, _ = load_release(source / ENCODER)
+    encoder, own = load_release(source / ENCODER)
+    if own.network:
+        must_be_vouched_for(source, own)
     _, decoder = load_decoder(source / ENCODER)
     kept = (*KEPT, DECODER) if decoder else KEPT
     sealed = verify_release(source, source / COORDINATOR) if (source / SEALED).exists() else {}
