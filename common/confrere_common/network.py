@@ -76,8 +76,8 @@ def save_network(folder: Path, run: Run, weights: Weights) -> dict[str, str]:
 def load_task(release: Path, key: Ed25519PublicKey | None = None) -> Network:
     """Return the fine-tuned network in a release's folder, or in the folder of a fine-tuning.
 
-    Guarantee: where a file of the release was altered, or network, run and encoder do not belong
-    together, CheckpointError; with the signer's *key* also where nobody signed the release.
+    Guarantee: where network, run or encoder is not the file that the card names, CheckpointError;
+    so it is where any file of a signed release was altered, and with a *key* where nobody signed.
 
     ConfigError where the folder holds no fine-tuning, or a network without its head.
     """

@@ -93,7 +93,8 @@ def open_place(path: Path, card: Card, knobs: Mapping[str, Any]) -> Place:
         "npz": {"dims": len(card.size)},
         "folder": {"labels": "none"},
     }
-    named = source_at(path, kind, {**own.get(kind, {}), **knobs})
+    usual = {**own.get(kind, {}), **({"dims": None} if "slices" in knobs else {})}
+    named = source_at(path, kind, {**usual, **knobs})
     source = open_source(named, Path())
     if source.preparation is not None:
         warn_of_differences(source, card)

@@ -1,13 +1,15 @@
 """A fine-tuned network answers for a hospital's images: from a release to files that stay here."""
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol, cast
 
 from confrere_client.device import choose_device
@@ -59,20 +61,31 @@ def predict(
     output = cast(Output, import_module(f"{__package__}.outputs.{network.name}"))
     network.task.to(chosen).eval()
     try:
-        order.out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with ExitStack() as files:
+        with _folder(order.out, tally), ExitStack() as files:
             output.write(
                 Desk(
                     network=network, order=order, device=chosen, tally=tally, files=files,
                     watch=watch,
                 )
             )  # fmt: skip
-        _must_have_answered(tally)
+            _must_have_answered(tally)
         return _told(network, order, tally)
     except OSError as fault:
         raise DataError(
             f"'{order.out}' cannot be written: {fault.strerror}. What stands there is not whole."
         ) from None
+
+
+@contextmanager
+def _folder(out: Path, tally: Tally) -> Iterator[None]:
+    """Make the folder; where a fault comes before any answer, leave nothing behind."""
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not tally.answered:
+            shutil.rmtree(out, ignore_errors=True)  # it was new or empty: the order saw to that
+        raise
 
 
 def _must_be_known(network: Network, order: Order) -> None:

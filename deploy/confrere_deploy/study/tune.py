@@ -19,10 +19,10 @@ from confrere_common.errors import ConfigError
 from confrere_common.model import (
     build_model,
     decoder_weights,
-    encoder_weights,
     input_of,
     load_weights,
     preprocessing_of,
+    whole_encoder,
 )
 from confrere_common.network import ENCODER, NETWORK, save_network
 from confrere_common.preparation import must_be_prepared
@@ -211,7 +211,7 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
         preprocessing=preprocessing_of(run, lecture.images.preparation), network=network,
     )  # fmt: skip
     way_up = decoder_weights(run, arm.weights)
-    save_release(out / ENCODER, encoder_weights(arm.weights), card, way_up)
+    save_release(out / ENCODER, whole_encoder(run, arm.weights), card, way_up)
 
 
 def _table(report: TunedReport) -> Table:
