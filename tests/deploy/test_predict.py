@@ -1,7 +1,13 @@
-"""What a small fine-tuning left is asked by the command, as a hospital asks it, task by task."""
+"""What a small fine-tuning left is asked by the command, as a hospital asks it, task by task.
+
+``predict.predict``: "Guarantee: no connection is opened, and nothing is written but in the order's
+folder (and the image cache, for own normal images). Of a prepared data set nothing written names
+anybody."
+"""
 
 import json
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -238,6 +244,27 @@ def test_a_prepared_data_set_is_answered_by_keys_that_name_nobody(tmp_path: Path
         whose = dict(book.execute(query).fetchall())
     assert set(whose) == set(keys)
     assert all("SMITH^JOHN" in place for place in whose.values())
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "detection", "anomaly"])
+def test_nothing_is_sent_and_nothing_is_written_elsewhere(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    knobs = {"anomaly": {"normal": "a", "bottleneck": 8}, "segmentation": {"width": 4}}
+    release = fresh(tmp_path / "tuned", tuning(task, knobs=knobs.get(task, {})))
+    source = pictures(tmp_path / "in")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for opened in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, opened, refuse)
+
+    ask(release, source, tmp_path / "out")
+
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    elsewhere = {path: at for path, at in after.items() if "out" not in path.parts}
+    assert elsewhere == {path: before[path] for path in before}
 
 
 def test_a_name_that_is_a_path_leads_nowhere(tmp_path: Path) -> None:

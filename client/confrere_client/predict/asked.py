@@ -46,7 +46,7 @@ class Place:
     @property
     def sliced(self) -> bool:
         """Say whether pictures are slices of volumes, whose channels are no colours."""
-        return self.named.knobs.get("slices", "none") != "none"
+        return bool(self.named.knobs.get("slices", "none") != "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,10 @@ def open_place(path: Path, card: Card, knobs: Mapping[str, Any]) -> Place:
     own: Mapping[str, Mapping[str, Any]] = {
         "prepared": kind_of(card),
         "npz": {"dims": len(card.size)},
-        "folder": {"labels": "none"},
     }
-    usual = {**own.get(kind, {}), **({"dims": None} if "slices" in knobs else {})}
+    usual = dict(own.get(kind, {}))
+    if kind == "prepared" and "slices" in knobs:
+        usual["dims"] = None  # slices are of volumes, whatever the network takes
     named = source_at(path, kind, {**usual, **knobs})
     source = open_source(named, Path())
     if source.preparation is not None:

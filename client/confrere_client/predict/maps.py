@@ -40,7 +40,8 @@ def write_numbers(path: Path, numbers: NDArray[Any], spacing_mm: Sequence[float]
 
 def _nifti(path: Path, voxels_ZYX: NDArray[Any], spacing_mm: Sequence[float]) -> Path:
     affine = np.diag([*spacing_mm[::-1], 1.0]) if spacing_mm else None
-    image = nib.Nifti1Image(voxels_ZYX.transpose(2, 1, 0), affine)
+    make: Any = nib.Nifti1Image
+    image = make(voxels_ZYX.transpose(2, 1, 0), affine)
     if spacing_mm:
         image.header.set_xyzt_units("mm")
     file = path.with_name(f"{path.name}.nii.gz")

@@ -50,7 +50,10 @@ class Predicted:
 def predict(
     network: Network, order: Order, *, device: str = "auto", watch: Watch = lambda *_: None
 ) -> Predicted:
-    """Write what the network answers for the order's images; nothing leaves the folder.
+    """Write what the network answers for the order's images.
+
+    Guarantee: no connection is opened, and nothing is written but in the order's folder (and the
+    image cache, for own normal images). Of a prepared data set nothing written names anybody.
 
     Memory holds the network and a batch of images, whatever their number (and an index while it is
     searched). ConfigError for what the task does not know, DataError when no image can be asked

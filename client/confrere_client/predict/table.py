@@ -1,6 +1,6 @@
 """Tables that are written as answers come: CSV or Parquet, a batch of rows at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ class Table:
     schema: Any
     writer: Any
 
-    def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Add rows, given column by column; None is an empty cell."""
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Add rows, given column by column (lists or arrays); None is an empty cell."""
         arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
         if arrays and len(arrays[0]):
             self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))

@@ -93,14 +93,14 @@ def predict(  # noqa: PLR0913  (an option each)
         query=query, neighbours=neighbours,
     )  # fmt: skip
     if key is not None:
-        console.print(verify(release, key))
+        console.print(verify(release if release.is_dir() else release.parent, key))
     network = load_task(release)
     try:
         with bars(console) as watch:
             done = ask(network, order, device=device, watch=watch)
     except KeyboardInterrupt:
         console.print(f"stopped: what stands in {out} is not whole. Remove it, and ask again.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None  # an Exit would be told how to resume a run
     _say(done, out)
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.manifest import NAME, listed, signed_manifest
-from confrere_common.network import ENCODER, NETWORK, RUN, must_be_vouched_for
+from confrere_common.network import must_be_vouched_for
 from confrere_common.pki.keys import public_pem, read_signing_key, write_key
 from confrere_common.release import DECODER, load_decoder, load_release
 from confrere_common.storage import atomic_folder, atomic_write
@@ -22,10 +22,13 @@ from confrere_deploy.release.card import card_of
 from confrere_deploy.release.markdown import card_markdown
 from confrere_deploy.release.portable import write_portable
 
+ENCODER = "encoder.safetensors"
 SEALED = "release.json"
 COORDINATOR = "coordinator.pub"
+TASK = ("task.safetensors", "task.json")
+"""What a fine-tuning leaves beside its encoder: the whole network, and the run that made it."""
 KEPT = (
-    ENCODER, "encoder.json", SEALED, COORDINATOR, NETWORK, RUN,
+    ENCODER, "encoder.json", SEALED, COORDINATOR, *TASK,
     "rounds.json", "report.json", "report.html",
 )  # fmt: skip
 """What is taken over from a run's folder, where it is there."""

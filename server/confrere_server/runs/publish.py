@@ -21,7 +21,7 @@ from confrere_common.model import (
     task_of,
     whole_encoder,
 )
-from confrere_common.network import ENCODER, save_network
+from confrere_common.network import save_network
 from confrere_common.preparation import demanded
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import Card, save_release
@@ -40,6 +40,8 @@ from confrere_server.runs.judging import FILE as EVALUATION
 from confrere_server.runs.judging import summed
 from confrere_server.runs.queue import Folder
 from confrere_server.store import ServerState
+
+ENCODER, NETWORK = "encoder.safetensors", "task.safetensors"
 
 
 def publish(

@@ -19,11 +19,10 @@ from confrere_common.family import Named
 from confrere_common.finetune import Finetune
 from confrere_common.loading import dump
 from confrere_common.model import build_model, encoder_weights, input_of, shared_weights
-from confrere_common.network import ENCODER
 from confrere_common.release import DECODER, Card, save_release
 from confrere_common.secagg.section import SecureAggregation
 from confrere_deploy.federation.submitting import must_be_federable, started, warm_weights
-from confrere_server.runs.publish import publish
+from confrere_server.runs.publish import ENCODER, publish
 from confrere_server.runs.queue import submit
 from confrere_server.runs.start_weights import fresh
 from confrere_server.store import ServerState

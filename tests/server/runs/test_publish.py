@@ -15,13 +15,12 @@ from confrere_common.augment.pipeline import PREPROCESSING
 from confrere_common.code import code_digest
 from confrere_common.errors import CheckpointError
 from confrere_common.model import build_model, encoder_weights, shared_weights
-from confrere_common.network import ENCODER
 from confrere_common.preparation import Preparation
 from confrere_common.release import load_release
 from confrere_server.membership.seal import unseal
 from confrere_server.membership.workspace import Workspace
 from confrere_server.record import RoundRecord, SiteRecord
-from confrere_server.runs.publish import publish
+from confrere_server.runs.publish import ENCODER, publish
 from confrere_server.runs.queue import Folder, submit
 from confrere_server.store import ServerState
 

@@ -7,6 +7,7 @@ beside them: scanners differ, so that another hospital's threshold means nothing
 Shapes: N images, [Z] Y X voxels (Z only in 3-D).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +63,8 @@ def write(desk: Desk) -> None:
     table, number = desk.table("answers", columns), 0
     for batch in desk.batches(place, whole=desk.crops):
         found, files = _scores(desk, batch, beside), []
-        for row, record in enumerate(batch.records):
+        for record, map_ZYX in zip(batch.records, _maps(desk, batch), strict=True):
             number += 1
-            map_ZYX = _map(desk, batch, row)
             if desk.crops:
                 found[ANYWHERE] = np.array([map_ZYX.max()])
             name = file_name(place, record.name, number)
@@ -83,14 +83,17 @@ def _scores(desk: Desk, batch: Batch, beside: Beside | None) -> dict[str, Floats
     return {**found, "normality": normality_N}
 
 
-def _map(desk: Desk, batch: Batch, row: int) -> NDArray[np.float32]:
-    """Return how badly each place of one image is foretold, at the image's own size."""
+def _maps(desk: Desk, batch: Batch) -> Iterator[NDArray[np.float32]]:
+    """Yield how badly each place of an image is foretold, at the image's own size."""
     if desk.crops:
-        found = in_windows(desk.task, normalise(batch.images.whole(row)))[0, 0]
-    else:
-        inner = anomaly.maps(desk.task, desk.exam(batch), np.array([row]))[0]
-        found = unfitted(torch.from_numpy(inner).float(), batch.sides[row])
-    return np.asarray(found.cpu().numpy(), np.float32)
+        for row in range(len(batch)):
+            found = in_windows(desk.task, normalise(batch.images.whole(row)))[0, 0]
+            yield np.asarray(found.cpu().numpy(), np.float32)
+        return
+    exam = desk.exam(batch)
+    seen_NZYX = torch.from_numpy(anomaly.maps(desk.task, exam, exam.asked)).float()
+    for seen_ZYX, sides in zip(seen_NZYX, batch.sides, strict=True):
+        yield unfitted(seen_ZYX, sides).numpy()
 
 
 def _beside(desk: Desk, path: Path) -> Beside:
