@@ -17,7 +17,7 @@ from confrere_client.data.decode import decode_image, fit, recolour
 from confrere_client.data.volumes import middle, part
 from confrere_client.device import at_once, choose_device
 from confrere_client.facts import Pixels
-from confrere_client.source import Record, UnreadableImage, open_source
+from confrere_client.source import Record, Source, UnreadableImage, open_source
 from confrere_common.augment.pipeline import CROPPED, normalise
 from confrere_common.encoder import Encoder
 from confrere_common.errors import DataError
@@ -70,7 +70,7 @@ class Embedder:
         for some in _chunks(files, BATCH):
             readable = [(path, image) for path in some if (image := self._read(path)) is not None]
             if readable:
-                stored = torch.from_numpy(_stacked([image for _, image in readable]))
+                stored = torch.from_numpy(stacked([image for _, image in readable]))
                 kept += [path for path, _ in readable]
                 found.append(self._features(stored))
         if not kept:
@@ -84,24 +84,15 @@ class Embedder:
         (``key#number``); volumes for one in 3-D. A data set that was prepared otherwise than the
         encoder's is taken and warned of. DataError when none is of the kind, or can be read.
         """
-        due = self.card.preprocessing.get("prepared", {})
-        slices = due.get("slices", "none") if len(self.card.size) == 2 else "none"
-        dims = len(self.card.size) if slices == "none" else None
-        knobs: dict[str, Any] = {
-            "path": str(folder),
-            "dims": dims,
-            "slices": slices,
-            "leave_out": [],
-        }
+        knobs = {"path": str(folder), **kind_of(self.card)}
         source = open_source(Named(name="prepared", knobs=knobs), Path())
-        for text in differences(source.preparation or {}, due):
-            log.warning("the data set was prepared otherwise than the encoder's: %s", text)
+        warn_of_differences(source, self.card)
         kept, found = [], []
         for some in _chunks(source.records(), self._batch):
             pairs = [(one.name, image) for one in some if (image := self._decoded(one)) is not None]
             if pairs:
                 kept += [name for name, _ in pairs]
-                found.append(self._features(torch.from_numpy(_stacked([im for _, im in pairs]))))
+                found.append(self._features(torch.from_numpy(stacked([im for _, im in pairs]))))
         if not kept:
             raise DataError("none of the data set's images can be read: prepare it again.")
         return kept, np.concatenate(found)
@@ -113,19 +104,13 @@ class Embedder:
 
     def _decoded(self, record: Record) -> Picture | None:
         try:
-            return self._fitted(record.decode())
+            return as_input(record.decode(), self.card)
         except UnreadableImage:
             return None
 
-    def _fitted(self, image: Picture) -> Picture:
-        if self.card.preprocessing.get("resize") == CROPPED["resize"]:
-            corner = middle(image.shape[1:], self.card.size)
-            return recolour(part(image, corner, self.card.size), self.card.channels)
-        return fit(image, self.card.size[-1], self.card.channels)
-
     def _read(self, path: Path) -> Picture | None:
         try:
-            return self._fitted(decode_image(path))
+            return as_input(decode_image(path), self.card)
         except UnreadableImage:
             return None
 
@@ -134,6 +119,36 @@ class Embedder:
         pixels = normalise(stored.to(self.device))
         result: NDArray[np.float32] = self.encoder(pixels).float().cpu().numpy()
         return result
+
+
+def takes_crops(card: Card) -> bool:
+    """Say whether the encoder learned from crops of images as they are."""
+    return bool(card.preprocessing.get("resize") == CROPPED["resize"])
+
+
+def as_input(image: Picture, card: Card) -> Picture:
+    """Return an image as the encoder of *card* takes it: shrunk whole, or cut from the middle."""
+    if takes_crops(card):
+        corner = middle(image.shape[1:], card.size)
+        return recolour(part(image, corner, card.size), card.channels)
+    return fit(image, card.size[-1], card.channels)
+
+
+def kind_of(card: Card) -> dict[str, Any]:
+    """Return the knobs by which a prepared data set gives all that the encoder can take.
+
+    Pictures or volumes, or volumes as their slices where its card says that it learned from such.
+    """
+    due = card.preprocessing.get("prepared", {})
+    slices = due.get("slices", "none") if len(card.size) == 2 else "none"
+    dims = len(card.size) if slices == "none" else None
+    return {"dims": dims, "slices": slices, "leave_out": []}
+
+
+def warn_of_differences(source: Source, card: Card) -> None:
+    """Log in what a data set was prepared otherwise than that of the encoder."""
+    for text in differences(source.preparation or {}, card.preprocessing.get("prepared", {})):
+        log.warning("the data set was prepared otherwise than the encoder's: %s", text)
 
 
 def load(path: str | Path, *, device: str = "auto", key: Path | None = None) -> Embedder:
@@ -182,7 +197,7 @@ def find_images(places: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _stacked(pictures: Sequence[Picture]) -> NDArray[Any]:
+def stacked(pictures: Sequence[Picture]) -> NDArray[Any]:
     """Return one batch; 8-bit pictures are deepened when any has 16, as in the cache."""
     if all(picture.dtype == np.uint8 for picture in pictures):
         return np.stack(pictures)

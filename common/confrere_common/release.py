@@ -2,13 +2,14 @@
 
 ``encoder.safetensors`` holds the encoder's own tensors; ``encoder.json`` beside it holds the card:
 architecture, preprocessing, training, results. Neither needs anything but this package to be read.
-Where training made a U-Net's way up as well, ``decoder.safetensors`` holds that.
+Where training made a U-Net's way up as well, ``decoder.safetensors`` holds that. What a fine-tuning
+leaves beside them, ``network`` reads.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ class Card:
     decoder: str | None = None
     """SHA-256 of the decoder beside it; ``save_release`` fills it in."""
 
+    network: Mapping[str, str] = field(default_factory=dict)
+    """File of the fine-tuned network beside it -> SHA-256 (``network.save_network``)."""
+
 
 def save_release(
     path: Path, weights: Weights, card: Card, decoder: Weights | None = None
@@ -72,6 +76,8 @@ def save_release(
     }
     if way_up is not None:
         plain["decoder"] = {"sha256": sha256(way_up)}
+    if card.network:
+        plain["network"] = dict(card.network)
     atomic_write(path, content)
     atomic_write(path.with_suffix(".json"), json.dumps(plain, indent=2).encode())
     if way_up is None:
@@ -160,6 +166,7 @@ def _read_card(path: Path) -> tuple[Card, str]:
             preprocessing=plain["preprocessing"],
             training=plain["training"],
             decoder=plain["decoder"]["sha256"] if "decoder" in plain else None,
+            network={str(file): str(due) for file, due in plain.get("network", {}).items()},
         )
         return card, plain["sha256"]
     except OSError as fault:

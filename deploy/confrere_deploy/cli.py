@@ -17,6 +17,7 @@ from confrere_common.log import start_logging
 from confrere_deploy.commands import client, provision, release, server
 from confrere_deploy.commands.evaluate import evaluate
 from confrere_deploy.commands.finetune import finetune
+from confrere_deploy.commands.predict import predict
 from confrere_deploy.output import default_out
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ app.add_typer(provision.app)
 app.add_typer(release.app)
 app.command()(finetune)
 app.command()(evaluate)
+app.command()(predict)
 console = Console()
 
 RunFile = Annotated[

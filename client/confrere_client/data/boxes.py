@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from confrere_client.data.decode import fitted_sides
 from confrere_client.data.spool import disk
 from confrere_client.source import Record, UnreadableImage
 from confrere_common.storage import atomic_write
@@ -119,14 +120,36 @@ def cut(corners: Sequence[float], frame: Sequence[int]) -> tuple[float, ...] | s
 
 def fitted(corners: Sequence[float], frame: Sequence[int], shape: Sequence[int]) -> list[float]:
     """Return a box where ``decode.fit`` puts its image; all along X Y [Z]."""
-    longest = max(frame)
-    sizes = [max(1, round(side * max(shape) / longest)) for side in frame]
-    starts = [(due - side) // 2 for due, side in zip(shape, sizes, strict=True)]
+    sizes, starts = _place(frame, shape)
     axes = len(frame)
     return [
         starts[place % axes] + corner * sizes[place % axes] / frame[place % axes]
         for place, corner in enumerate(corners)
     ]
+
+
+def unfitted(
+    corners: Sequence[float], frame: Sequence[int], shape: Sequence[int]
+) -> tuple[float, ...]:
+    """Return a box of a fitted image in pixels of the image itself, cut at its frame.
+
+    What ``fitted`` does, undone; all along X Y [Z].
+    """
+    sizes, starts = _place(frame, shape)
+    axes = len(frame)
+    whole = (
+        (corner - starts[place % axes]) * frame[place % axes] / sizes[place % axes]
+        for place, corner in enumerate(corners)
+    )
+    return tuple(
+        min(max(corner, 0.0), float(frame[place % axes])) for place, corner in enumerate(whole)
+    )
+
+
+def _place(frame: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], list[int]]:
+    """Return the sides of an image where ``decode.fit`` puts it, and where it begins there."""
+    sizes = fitted_sides(frame, max(shape))
+    return sizes, [(due - side) // 2 for due, side in zip(shape, sizes, strict=True)]
 
 
 def read_boxes(text: str) -> list[Box]:

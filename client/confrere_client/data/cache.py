@@ -13,12 +13,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -29,6 +29,7 @@ from confrere_client.source import Record, UnreadableImage
 from confrere_common.errors import DataError
 
 log = getLogger(__name__)
+T = TypeVar("T")
 Progress: TypeAlias = Callable[[int, int], None]
 """Hear how many images are done, of how many."""
 
@@ -159,12 +160,10 @@ def _decode_all(
         spool.close()
 
 
-def in_order(
-    work: Callable[[Record], Pixels | str], records: Sequence[Record]
-) -> Iterator[Pixels | str]:
+def in_order(work: Callable[[Record], T], records: Iterable[Record]) -> Iterator[T]:
     """Yield what *work* makes of each record, in order, from threads with few in flight."""
     threads = min(MOST_THREADS, os.cpu_count() or 1)
-    waiting: deque[Future[Pixels | str]] = deque()
+    waiting: deque[Future[T]] = deque()
     # decoders warn of corrupt metadata, image by image, on stderr; a filter holds for all threads
     with catch_warnings(), ThreadPoolExecutor(threads) as pool:
         simplefilter("ignore")

@@ -3,6 +3,7 @@
 Shapes: C channels, Z Y X voxels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -121,10 +122,18 @@ def fit(image: Pixels, image_px: int, channels: int | None = None) -> Pixels:
     """
     if image.ndim not in (3, 4) or 0 in image.shape:
         raise UnreadableImage(f"has the shape {image.shape}, neither 2-D nor 3-D")
-    longest = max(image.shape[1:])
-    shape = tuple(max(1, round(side * image_px / longest)) for side in image.shape[1:])
-    resized = _resized(image, shape)
+    resized = _resized(image, fitted_sides(image.shape[1:], image_px))
     return _centred(resized if channels is None else recolour(resized, channels), image_px)
+
+
+def fitted_sides(sides: Sequence[int], image_px: int) -> tuple[int, ...]:
+    """Return *sides* when the longest of them becomes *image_px* and their aspect is kept.
+
+    >>> fitted_sides((50, 100), 64)
+    (32, 64)
+    """
+    longest = max(sides)
+    return tuple(max(1, round(side * image_px / longest)) for side in sides)
 
 
 def recolour(image: Pixels, channels: int) -> Pixels:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from confrere_client.data.decode import LIMIT_PIXELS
+from confrere_client.data.decode import LIMIT_PIXELS, fitted_sides
 from confrere_client.data.spool import disk
 from confrere_client.source import Record, UnreadableImage
 from confrere_common.storage import atomic_write
@@ -188,8 +188,7 @@ def decode_mask(path: Path) -> Mask:
 
 def fitted(mask: Mask, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return a mask where ``decode.fit`` puts its image, each voxel that of the nearest."""
-    longest = max(mask.shape)
-    sizes = [max(1, round(side * max(shape) / longest)) for side in mask.shape]
+    sizes = fitted_sides(mask.shape, max(shape))
     for axis, (new, old) in enumerate(zip(sizes, mask.shape, strict=True)):
         places = ((np.arange(new) + 0.5) * old / new).astype(np.int64)
         mask = mask.take(places, axis)

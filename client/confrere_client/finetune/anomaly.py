@@ -10,7 +10,7 @@ Shapes: N images asked about, G normal images learned from, F features.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,8 +24,9 @@ from confrere_client.evaluation.paired import Weighed, ranks
 from confrere_client.finetune.judge import Answers, Exam, Features, Rows, collected
 from confrere_client.finetune.lesson import Lesson
 from confrere_client.measure.intervals import Floats
+from confrere_common.config import Run
 from confrere_common.errors import DataError
-from confrere_common.methods.heteroae import unlike, usual_of
+from confrere_common.methods.heteroae import Usual, unlike, usual_of
 from confrere_common.task import FineTask
 
 HEADLINE = "auroc"
@@ -49,9 +50,28 @@ def answers(task: FineTask, exam: Exam) -> Answers:
     """Return every score of each image; where they are only counted, how normal it looks."""
     if exam.counted:
         return {"normality_N": normality(task, exam)}
-    asked_NF, normal_GF = collected(exam, task.encoder), collected(exam.reference, task.encoder)
-    found = {"foretold": _foretold(task, exam), "unusual": _unusual(task, exam)}
-    return {**found, **_apart(asked_NF, normal_GF, exam), **_places(task, exam)}
+    found = scores(task, exam, normal_of(task, exam))
+    return {**found, **_contrast(exam), **_places(task, exam)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """What normal images have in common, found once for all that are asked about."""
+
+    features_GF: NDArray[np.float32]
+    usual: Usual
+
+
+def normal_of(task: FineTask, exam: Exam) -> Normal:
+    """Return what the images that were learned from have in common."""
+    features_GF = collected(exam.reference, task.encoder)
+    return Normal(features_GF=features_GF, usual=_usual(task, exam))
+
+
+def scores(task: FineTask, exam: Exam, normal: Normal) -> dict[str, Floats]:
+    """Return every score by the network of each image beside *normal* ones; higher is odder."""
+    found = {"foretold": foretold(task, exam), "unusual": _unusual(task, exam, normal.usual)}
+    return {**found, **_distances(collected(exam, task.encoder), normal.features_GF)}
 
 
 def normality(task: FineTask, exam: Exam) -> Floats:
@@ -61,8 +81,12 @@ def normality(task: FineTask, exam: Exam) -> Floats:
     its sample): that shifts all of a site's images alike and leaves their order; sites are shifted
     against each other by as much as theirs differ.
     """
-    usual = [_leading_score(task, half) for half in _halves(exam.reference)]
-    return beside(_leading_score(task, exam), np.concatenate(usual))
+    return beside(_leading_score(task, exam), usual_scores(task, exam))
+
+
+def usual_scores(task: FineTask, exam: Exam) -> Floats:
+    """Return the score that leads of normal images that were learned from, (G,)."""
+    return np.concatenate([_leading_score(task, half) for half in _halves(exam.reference)])
 
 
 def beside(scores_N: Floats, usual_G: Floats) -> Floats:
@@ -101,28 +125,34 @@ def _some(rows: Rows) -> Rows:
 
 def _leading_score(task: FineTask, exam: Exam) -> Floats:
     """Return the score that leads of each image, (N,): higher is odder."""
-    leads = _leading(exam)
-    if leads in ("foretold", "unusual"):
-        by_map = {"foretold": _foretold, "unusual": _unusual}[leads]
-        return np.asarray(by_map(task, exam), np.float64)
+    leads = leading(exam.run)
+    if leads == "foretold":
+        return foretold(task, exam)
+    if leads == "unusual":
+        return _unusual(task, exam, _usual(task, exam))
     apart = {"knn": _nearest, "mahalanobis": _mahalanobis}[leads]
     return apart(collected(exam, task.encoder), collected(exam.reference, task.encoder))
 
 
-def _foretold(task: FineTask, exam: Exam) -> NDArray[np.float32]:
+def foretold(task: FineTask, exam: Exam) -> Floats:
     """Return how badly the worst place of each image is foretold."""
-    return collected(exam, lambda images: task.predict(images).flatten(1).amax(1))
+    worst_N = collected(exam, lambda images: task.predict(images).flatten(1).amax(1))
+    return np.asarray(worst_N, np.float64)
 
 
-def _unusual(task: FineTask, exam: Exam) -> NDArray[np.float32]:
-    """Return how unlike normal images each is foretold, worse or better."""
+def _usual(task: FineTask, exam: Exam) -> Usual:
+    """Return how badly each place of normal images is foretold."""
     reference = exam.reference
-    usual = usual_of(torch.from_numpy(collected(reference, task.predict, _some(reference.asked))))
+    return usual_of(torch.from_numpy(collected(reference, task.predict, _some(reference.asked))))
+
+
+def _unusual(task: FineTask, exam: Exam, usual: Usual) -> Floats:
+    """Return how unlike normal images each is foretold, worse or better."""
 
     def odd(images_BCZYX: Tensor) -> Tensor:
         return unlike(task.predict(images_BCZYX).float().cpu(), usual)
 
-    return collected(exam, odd)
+    return np.asarray(collected(exam, odd), np.float64)
 
 
 def maps(task: FineTask, exam: Exam, rows: Rows) -> Floats:
@@ -152,7 +182,7 @@ def by_probe(features: Features, exam: Exam, val: Rows) -> Answers | None:  # no
 
 def figures(answers: Answers, exam: Exam) -> Mapping[str, Weighed]:
     """Return what the leading score tells of abnormal images, the area of every other, and PRO."""
-    abnormal_N, leads = _abnormal(exam), _leading(exam)
+    abnormal_N, leads = _abnormal(exam), leading(exam.run)
     found: dict[str, Weighed] = {
         name: partial(measure, np.asarray(answers[leads], np.float64), abnormal_N)
         for name, measure in MEASURES.items()
@@ -176,13 +206,19 @@ def ranked(answers: Answers) -> Answers:
 
 
 def _apart(asked_NF: NDArray[np.float32], normal_GF: NDArray[np.float32], exam: Exam) -> Answers:
-    contrast_N = exam.images.batch(exam.asked).float().flatten(1).std(1).numpy()
+    return {**_distances(asked_NF, normal_GF), **_contrast(exam)}
+
+
+def _distances(asked_NF: NDArray[np.float32], normal_GF: NDArray[np.float32]) -> dict[str, Floats]:
     return {
         "knn": _nearest(asked_NF, normal_GF),
         "mahalanobis": _mahalanobis(asked_NF, normal_GF),
-        "contrast": contrast_N,
-        "low contrast": -contrast_N,
     }
+
+
+def _contrast(exam: Exam) -> Answers:
+    contrast_N = exam.images.batch(exam.asked).float().flatten(1).std(1).numpy()
+    return {"contrast": contrast_N, "low contrast": -contrast_N}
 
 
 def _nearest(asked_NF: NDArray[np.float32], normal_GF: NDArray[np.float32]) -> Floats:
@@ -214,6 +250,7 @@ def _abnormal(exam: Exam) -> NDArray[np.bool_]:
     return np.asarray(lesson.labels != classes.index(normal))
 
 
-def _leading(exam: Exam) -> str:
-    knobs = exam.run.finetune.task.knobs if exam.run.finetune is not None else {}
+def leading(run: Run) -> str:
+    """Return which score the run's own figures are by."""
+    knobs = run.finetune.task.knobs if run.finetune is not None else {}
     return str(knobs.get("score", "foretold"))

@@ -37,6 +37,18 @@ BLACK = -intensity.MEAN / intensity.STD
 
 
 @torch.inference_mode()
+def probabilities(
+    task: FineTask, exam: Exam, rows: Rows | None = None
+) -> Iterator[tuple[Rows, Tensor]]:
+    """Yield rows and the probability of each class in each voxel, (B, K, [Z] Y X).
+
+    Where the run takes crops, of one whole image at a time.
+    """
+    for some, images in _asked(exam, rows):
+        yield some, _found(task, images)
+
+
+@torch.inference_mode()
 def answers(task: FineTask, exam: Exam) -> Answers:
     """Return Dice, IoU and distance of each case and class, (N, K - 1).
 
@@ -44,8 +56,8 @@ def answers(task: FineTask, exam: Exam) -> Answers:
     They are left out where answers are only counted: they would take longer than all else.
     """
     parts, diagonals = [], []
-    for rows, images in _asked(exam):
-        found = _found(task, images).argmax(1).cpu().numpy()
+    for rows, probable in probabilities(task, exam):
+        found = probable.argmax(1).cpu().numpy()
         truth, spacing_mm = _truth(exam, rows), _spacing_mm(exam, rows)
         classes, far = len(task.classes) + 1, not exam.counted
         parts.append(judged(found, truth, classes, spacing_mm=spacing_mm, distances=far))
@@ -64,7 +76,7 @@ def answers(task: FineTask, exam: Exam) -> Answers:
 @torch.inference_mode()
 def found_masks(task: FineTask, exam: Exam, rows: Rows) -> NDArray[np.int64]:
     """Return the likeliest class of each voxel of some images of one size, (B, [Z] Y X)."""
-    found = [_found(task, images).argmax(1).cpu() for _, images in _asked(exam, rows)]
+    found = [probable.argmax(1).cpu() for _, probable in probabilities(task, exam, rows)]
     return np.asarray(torch.cat(found).numpy(), np.int64)
 
 

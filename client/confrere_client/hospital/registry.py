@@ -17,7 +17,7 @@ from pydantic import Field
 from confrere_client.data.cache import Progress
 from confrere_client.data.catalog import check_patients
 from confrere_client.data.images import Images, images_of
-from confrere_client.ingest.keeping.dataset import is_dataset
+from confrere_client.place import source_at
 from confrere_client.source import SOURCES, Record, Source, UnreadableImage, open_source
 from confrere_common.augment.presets import PRESETS
 from confrere_common.config import Choice, Run
@@ -34,8 +34,6 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 TRIED = 8
 """Images that are decoded on trial when a data set is registered."""
-
-_SOURCE_OF = {".npz": "npz", ".csv": "catalog", ".tsv": "catalog", ".parquet": "catalog"}
 
 
 @section
@@ -98,7 +96,7 @@ def add(  # noqa: PLR0913  (an option each)
     known = dict(registered(folder))
     _must_be_free(name, known, replace=replace)
     _must_be_modality(modality)
-    named = _named(path, source, knobs or {})
+    named = source_at(path, source, knobs)
     _must_be_new(name, named, only_site, known)
     whole = open_source(named, Path())
     lent, only_scored = _lent(whole, only_site)
@@ -318,38 +316,6 @@ def _place(source: Named) -> Any:
 def _must_be_modality(modality: str | None) -> None:
     if modality is not None and modality not in PRESETS:
         raise DataError(unknown("modality", modality, PRESETS))
-
-
-def _named(path: Path | str, source: str, knobs: Mapping[str, Any]) -> Named:
-    """Return the source that reads *path*, which is made absolute."""
-    if not str(path):
-        name, place = source, {}
-    else:
-        there = Path(path).expanduser().absolute()
-        name, place = _kind(there) if source == "auto" else source, {"path": str(there)}
-    if name in ("auto", "site") or name not in SOURCES.names():
-        others = [known for known in SOURCES.names() if known != "site"]
-        raise DataError(unknown("source", name, others))
-    named = Named(name=name, knobs={**place, **knobs})
-    try:
-        SOURCES.configure(named)
-    except ConfigError as fault:
-        raise DataError(str(fault)) from None
-    return named
-
-
-def _kind(path: Path) -> str:
-    """Return the source that can read what lies at *path*; DataError when nothing there can be."""
-    if not path.exists():
-        raise DataError(f"there is nothing at '{path}'.")
-    if path.is_dir():
-        return "prepared" if is_dataset(path) else "folder"
-    if path.suffix.lower() in _SOURCE_OF:
-        return _SOURCE_OF[path.suffix.lower()]
-    raise DataError(
-        f"'{path.name}' is no data set: give an .npz file, a table of images (.csv, .tsv, "
-        ".parquet), or a folder of images. One picture alone goes into a folder."
-    )
 
 
 def _try_some(records: Sequence[Record]) -> None:

@@ -1,22 +1,18 @@
 """confrere client prepare: a hospital's own files become a data set that trains."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from confrere_deploy.commands.bars import bars
+
 if TYPE_CHECKING:
     from confrere_client.ingest.preprocess_plan import Plan
-    from confrere_client.ingest.working.desk import Watch
 
 # Names and reasons come from outside: nothing in them is markup.
 console = Console(soft_wrap=True, highlight=False, markup=False)
-
-REDRAW_S = 0.2
 
 SHOWN = 5
 """Reasons of skips on the screen; the report has all."""
@@ -99,7 +95,7 @@ def prepare(  # noqa: PLR0913  (an option each)
                 file_s=file_s, exam_bytes=int(exam_gib * (1 << 30)), archives=given.archives
             ),
         )
-        with _bars() as watch:
+        with bars(console) as watch:
             done = prepare(order, watch)
         _say(done, order)
     if check_phi:
@@ -119,48 +115,6 @@ def _plan(
         steps = spacing_mm.replace("x", ",").split(",")
         asked["spacing_mm"] = steps * 3 if len(steps) == 1 else steps
     return made(Plan, asked)
-
-
-@contextmanager
-def _bars() -> "Iterator[Watch]":
-    """Show each step with its rate and the time that is left; nothing where nobody looks."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bars = Progress(
-        TextColumn("{task.description:>12}", markup=False),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    steps: dict[str, TaskID] = {}
-    drawn_s = 0.0
-
-    def watch(step: str, done: int, total: int | None) -> None:
-        nonlocal drawn_s
-        last = done == total
-        if step in steps and not last and monotonic() - drawn_s < REDRAW_S:
-            return
-        drawn_s = monotonic()
-        if step not in steps:
-            steps[step] = bars.add_task(step, total=total, rate="")
-        speed = bars.tasks[steps[step]].speed
-        rate = f"{speed:.0f}/s" if speed else ""
-        bars.update(steps[step], completed=done, total=total, rate=rate)
-
-    with bars:
-        yield watch
 
 
 def _say(done: Any, order: Any) -> None:

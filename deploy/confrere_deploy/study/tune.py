@@ -16,18 +16,17 @@ from confrere_client.finetune.judge import judge_of
 from confrere_client.finetune.pictures.gallery import galleries
 from confrere_common.config import Run
 from confrere_common.errors import ConfigError
-from confrere_common.loading import dump
 from confrere_common.model import (
     build_model,
     decoder_weights,
-    encoder_weights,
     input_of,
     load_weights,
     preprocessing_of,
+    whole_encoder,
 )
+from confrere_common.network import ENCODER, NETWORK, save_network
 from confrere_common.preparation import must_be_prepared
 from confrere_common.release import Card, save_release
-from confrere_common.storage import atomic_write
 from confrere_common.task import FineTask
 from confrere_deploy.engine import ENGINES, must_run
 from confrere_deploy.report.codec import plain
@@ -122,7 +121,9 @@ def _done(
     for warning in report.warnings:
         console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
-    console.print(f"network: {out / 'task.safetensors'}", markup=False, soft_wrap=True)
+    if (out / NETWORK).exists():
+        said = f"network: {out} (confrere predict asks it, confrere export releases it)"
+        console.print(said, markup=False, soft_wrap=True)
     if report.pictures:
         said = f"pictures of patients, they stay here: {out / PICTURES}"
         console.print(said, markup=False, soft_wrap=True)
@@ -192,12 +193,8 @@ def _plan(lecture: Lecture) -> Table:
 
 def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -> None:
     """Write the network of the first seed: whole, and its encoder as any other."""
-    from safetensors.torch import save
-
     run, out = lecture.run, options.out
-    whole = {name: tensor.contiguous() for name, tensor in arm.weights.items()}
-    atomic_write(out / "task.safetensors", save(whole))
-    atomic_write(out / "task.json", dump(run).encode())
+    network = save_network(out, run, arm.weights)
     channels, size = input_of(run)
     training = {
         "digest": report.digest,
@@ -211,10 +208,10 @@ def _export(lecture: Lecture, options: Options, arm: Arm, report: TunedReport) -
     }
     card = Card(
         encoder=run.encoder, channels=channels, size=size, training=training,
-        preprocessing=preprocessing_of(run, lecture.images.preparation),
+        preprocessing=preprocessing_of(run, lecture.images.preparation), network=network,
     )  # fmt: skip
     way_up = decoder_weights(run, arm.weights)
-    save_release(out / "encoder.safetensors", encoder_weights(arm.weights), card, way_up)
+    save_release(out / ENCODER, whole_encoder(run, arm.weights), card, way_up)
 
 
 def _table(report: TunedReport) -> Table:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,6 @@ from confrere_common.config import Run
 from confrere_common.errors import PrivacyError
 from confrere_common.family import Named
 from confrere_common.judged import evaluation_of
-from confrere_common.loading import dump
 from confrere_common.model import (
     decoder_weights,
     input_of,
@@ -22,7 +21,7 @@ from confrere_common.model import (
     task_of,
     whole_encoder,
 )
-from confrere_common.pack import views
+from confrere_common.network import save_network
 from confrere_common.preparation import demanded
 from confrere_common.privacy.terms import epsilon_of
 from confrere_common.release import DECODER, Card, save_release
@@ -109,32 +108,27 @@ def _encoder(
     folder: Folder, run: Run, state: ServerState, training: Mapping[str, Any]
 ) -> tuple[str, ...]:
     channels, size = input_of(run)
+    network = save_network(folder.path, run, state.weights) if task_of(run) is not None else {}
     card = Card(
         encoder=Named(name=run.encoder.name, knobs=dict(run.encoder.knobs)),
         channels=channels,
         size=size,
         preprocessing=preprocessing_of(run, demanded(run.data.preparation)),
         training=training,
+        network=network,
     )
     whole, way_up = whole_encoder(run, state.weights), decoder_weights(run, state.weights)
     names = save_release(folder.path / ENCODER, whole, card, way_up)
-    return *names, *_network(folder, run, state)
+    return *names, *network, *_scores(folder, run)
 
 
-def _network(folder: Folder, run: Run, state: ServerState) -> Iterator[str]:
-    """Write what a fine-tuning leaves beside its encoder: the network, and how it was scored."""
-    task = task_of(run)
-    if task is None:
-        return
-    if task.head == "shared":
-        atomic_write(folder.path / NETWORK, views(state.weights))
-        yield NETWORK
-    atomic_write(folder.path / TASK, dump(run).encode())
-    yield TASK
-    if evaluation_of(run) is not None:
-        found = json.dumps(summed(folder.path, run), indent=1, allow_nan=False)
-        atomic_write(folder.path / EVALUATION, found.encode())
-        yield EVALUATION
+def _scores(folder: Folder, run: Run) -> tuple[str, ...]:
+    """Write how the sites scored a fine-tuning, where it asked for that."""
+    if evaluation_of(run) is None:
+        return ()
+    found = json.dumps(summed(folder.path, run), indent=1, allow_nan=False)
+    atomic_write(folder.path / EVALUATION, found.encode())
+    return (EVALUATION,)
 
 
 def _description(

@@ -1,0 +1,1 @@
+"""Asking a fine-tuned network about a hospital's own images: answers stay there."""
