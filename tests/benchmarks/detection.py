@@ -52,8 +52,8 @@ def _tuning(data: dict[str, Any], boxes: float) -> dict[str, Any]:
     return {
         "name": "bccd-tuned", "data": data, "encoder": ENCODER,
         "augment": {"modality": "microscopy"},
-        "train": {"batch": 8, "steps_per_round": 6, "lr": 2e-3},
-        "federation": {"rounds": 12, "keep_checkpoints": 1},
+        "train": {"batch": 8, "steps_per_round": 15, "lr": 2e-3},
+        "federation": {"rounds": 20, "keep_checkpoints": 1},
         "finetune": {"task": {"name": "detection"}, "labels": boxes, "decay": 1.0},
     }  # fmt: skip
 

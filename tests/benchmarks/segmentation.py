@@ -80,8 +80,8 @@ def _hippocampus(desk: Desk, masks: float) -> tuple[str, dict[str, Any]]:
     return "here", {
         "name": "hippocampus", "data": {**_volumes(desk), "val_share": 0.0},
         "encoder": ENCODERS["hippocampus"], "augment": {"modality": "mri"},
-        "train": {"batch": 4, "steps_per_round": 12, "lr": LR},
-        "federation": {"rounds": 12, "keep_checkpoints": 1},
+        "train": {"batch": 4, "steps_per_round": 20, "lr": 4e-3},
+        "federation": {"rounds": 6, "keep_checkpoints": 1},
         "finetune": {"task": {"name": "segmentation", "width": 8}, "labels": masks, "decay": 1.0},
     }  # fmt: skip
 
