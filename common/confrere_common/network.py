@@ -86,7 +86,8 @@ def load_task(release: Path, key: Ed25519PublicKey | None = None) -> Network:
     path = release / ENCODER if release.is_dir() else release
     folder = path.parent
     _, card = load_release(path, key)
-    must_be_vouched_for(folder, card)
+    must_be_named_by(card, folder)
+    _must_be_vouched_for(folder, card)
     run = _run_in(folder)
     _must_travel(run, folder)
     try:
@@ -100,17 +101,21 @@ def load_task(release: Path, key: Ed25519PublicKey | None = None) -> Network:
     return Network(task=task, run=run, card=card, digest=hashlib.sha256(content).hexdigest())
 
 
-def must_be_vouched_for(folder: Path, card: Card) -> None:
-    """Raise CheckpointError unless the network in *folder* is the one that the card names.
-
-    A release of an older version, whose card names none, is vouched for by its manifest.
-    """
+def must_be_named_by(card: Card, folder: Path) -> None:
+    """Raise CheckpointError where a file that the card names is another one in *folder*."""
     for name, due in card.network.items():
         if file_hash(folder / name) != due:
             raise CheckpointError(
                 f"{folder / name} is not the file that encoder.json describes: it was altered, or "
                 "is of another run. Copy the folder again."
             )
+
+
+def _must_be_vouched_for(folder: Path, card: Card) -> None:
+    """Raise CheckpointError where a network lies there that neither card nor manifest names.
+
+    The card of a release of an older version names none: its manifest does.
+    """
     signed = listed(folder) if (folder / MANIFEST).exists() else frozenset()
     loose = [name for name in (NETWORK, RUN) if name not in {*card.network, *signed}]
     if loose and (folder / NETWORK).exists():

@@ -30,6 +30,7 @@ from confrere_client.predict.predict import FILE
 from confrere_client.source import open_source
 from confrere_common.family import Named
 from confrere_common.network import load_task
+from confrere_common.release import load_release
 
 LEARNED = {"batch": 16, "steps_per_round": 12, "lr": 0.01}
 
@@ -303,6 +304,26 @@ def test_an_altered_run_is_not_released(tmp_path: Path) -> None:
 
     assert (code, "task.safetensors is not the file" in said) == (1, True)
     assert not (tmp_path / "release").exists()
+
+
+@pytest.mark.parametrize(
+    ("federation", "head", "due"),
+    [
+        ({"personal": ["encoder.stem.*"]}, "shared", "weights stayed at the sites"),
+        ({}, "local", "kept it at each site (finetune.head: local)"),
+    ],
+)
+def test_what_stayed_at_the_sites_of_a_simulation_is_told(
+    federation: dict[str, Any], head: str, due: str, tiny: Path, tmp_path: Path
+) -> None:
+    run = {"federation": {"rounds": 1, **federation}, "floors": "none"}
+    tune(tiny, tmp_path / "tuned", head=head, run=run)
+
+    said, code = told("predict", tmp_path / "tuned", pictures(tmp_path / "in"), "--out",
+                      tmp_path / "out")  # fmt: skip
+
+    assert (code, due in said) == (1, True)
+    load_release(tmp_path / "tuned/encoder.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.manifest import NAME, listed, signed_manifest
-from confrere_common.network import must_be_vouched_for
+from confrere_common.network import must_be_named_by
 from confrere_common.pki.keys import public_pem, read_signing_key, write_key
 from confrere_common.release import DECODER, load_decoder, load_release
 from confrere_common.storage import atomic_folder, atomic_write
@@ -54,8 +54,7 @@ def export(source: Path, out: Path, key: Ed25519PrivateKey, wishes: Wishes) -> M
     """
     _must_be_free(out)
     encoder, own = load_release(source / ENCODER)
-    if own.network:
-        must_be_vouched_for(source, own)
+    must_be_named_by(own, source)
     _, decoder = load_decoder(source / ENCODER)
     files = _files(source)
     kept = _kept(files.release, bool(decoder))
