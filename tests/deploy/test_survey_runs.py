@@ -104,7 +104,7 @@ def test_a_method_trains_on_volumes_by_its_name(method: str, tmp_path: Path) -> 
     kinds = METHODS.member(method).encoder_kinds or ("resnet",)
     named = {"name": method, **KNOBS.get(method, {})}
     if "label" in METHODS.member(method).wants:
-        named["classes"] = ["normal", "nodules", "consolidation", "fibrosis"]
+        named["classes"] = ["normal", "cyst", "abscess", "tumour"]
 
     state = carried(
         PARADIGMS, tmp_path,

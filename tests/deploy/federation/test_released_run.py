@@ -92,7 +92,8 @@ def submitted(workspace: Workspace) -> Folder:
     run = replace(run, federation=replace(run.federation, rounds=1, min_sites=2, quorum=1.0))
     Path("run.yaml").write_text(dump(run))
     said = ran(f"server submit run.yaml --dir {shlex.quote(str(workspace.folder))}")
-    return find_run(workspace.runs, said.partition(":")[0])
+    told = next(line for line in said.splitlines() if line.startswith("tuned-"))
+    return find_run(workspace.runs, told.partition(":")[0])
 
 
 def planned(site: SiteFolder, run: Folder) -> bool:
