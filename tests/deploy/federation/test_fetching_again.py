@@ -18,7 +18,7 @@ from served import federated
 from tiny_runs import tiny_run
 
 from confrere_common.config import Run
-from confrere_common.errors import CheckpointError, ConfigError
+from confrere_common.errors import ConfigError
 from confrere_common.pki.keys import public_pem
 from confrere_deploy.federation.fetching import fetch, verify_release
 from confrere_deploy.release.export import Wishes, export
@@ -114,10 +114,9 @@ def test_what_was_not_sealed_is_not_exported_with_it(
     run = shutil.copytree(brought["tuned, not scored"], tmp_path / "run")
     (run / "task.safetensors").write_bytes(b"of somebody else")
 
-    with pytest.raises(CheckpointError, match=r"nobody vouches for task\.safetensors"):
-        export(run, tmp_path / "release", Ed25519PrivateKey.generate(), Wishes())
+    export(run, tmp_path / "release", Ed25519PrivateKey.generate(), Wishes())
 
-    assert not (tmp_path / "release").exists()
+    assert not (tmp_path / "release/task.safetensors").exists()
 
 
 def test_a_run_is_not_fetched_into_its_own_folder_where_its_files_would_be_taken_away(
