@@ -27,7 +27,7 @@ from confrere_common.pack import views
 from confrere_common.release import Card, load_release
 from confrere_common.storage import atomic_write
 from confrere_common.task import FineTask
-from confrere_common.weights import Weights
+from confrere_common.weights import Weights, differing
 
 ENCODER, NETWORK, RUN = "encoder.safetensors", "task.safetensors", "task.json"
 
@@ -194,10 +194,7 @@ def _must_be_whole(task: FineTask, weights: Mapping[str, Tensor]) -> None:
             ],
             NETWORK,
         )
-    odd = sorted(
-        name for name in own.keys() | weights.keys()
-        if name not in own or name not in weights or own[name].shape != weights[name].shape
-    )  # fmt: skip
+    odd = differing(own, weights)
     if odd:
         raise CheckpointError(
             f"{NETWORK} holds another network than {RUN} says: they differ in {len(odd)} weights, "

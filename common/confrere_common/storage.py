@@ -7,12 +7,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from confrere_common.errors import ConfigError
 
 if TYPE_CHECKING:  # it loads torch, which who writes a file need not have in memory
     from confrere_common.pack import View
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file, 0600, that is put at *path*, flushed to the disk, when the block ends well.
+
+    A reader, or a crash, sees the old file or the new one; where the block fails, the old one is
+    left.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def atomic_write(path: Path, content: "bytes | Sequence[View]") -> None:
@@ -21,18 +42,8 @@ def atomic_write(path: Path, content: "bytes | Sequence[View]") -> None:
     Content in several parts is written one after the other, and never lies in memory as a whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with atomic_file(path) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
 
 
 def atomic_folder(path: Path, fill: Callable[[Path], None], *, durable: bool = True) -> None:

@@ -126,6 +126,14 @@ def must_fit(weights: Weights, template: Weights) -> None:
             raise ExchangeError(f"'{name}' holds NaN or infinite entries")
 
 
+def differing(one: Weights, other: Weights) -> list[str]:
+    """Return the names, sorted, of what only one has or has in another shape."""
+    return sorted(
+        name for name in one.keys() | other.keys()
+        if name not in one or name not in other or one[name].shape != other[name].shape
+    )  # fmt: skip
+
+
 def must_match(weights: Weights, template: Weights) -> None:
     """Raise ExchangeError unless names, shapes and types are the template's."""
     if weights.keys() != template.keys():

@@ -12,6 +12,7 @@ from confrere_common.encoder import Encoder, build_encoder
 from confrere_common.errors import CheckpointError, ConfigError
 from confrere_common.model import decoder_names, input_of, outline, task_of
 from confrere_common.release import DECODER, load_decoder, load_release
+from confrere_common.weights import differing
 
 WITHOUT = "start_decoder: false starts from the encoder alone."
 
@@ -70,11 +71,11 @@ def way_up(run: Run, path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _must_be_as_wide(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    due = {name: tensor.shape for name, tensor in own.items()}
-    shapes = {name: tensor.shape for name, tensor in given.items()}
-    odd = sorted(name for name in due.keys() | shapes.keys() if due.get(name) != shapes.get(name))
+    odd = differing(given, own)
     if odd:
-        there, here = (tuple(one[odd[0]]) if odd[0] in one else "nothing" for one in (shapes, due))
+        there, here = (
+            tuple(one[odd[0]].shape) if odd[0] in one else "nothing" for one in (given, own)
+        )
         raise ConfigError(
             [
                 f"finetune.start_decoder: {DECODER} is of another width or kind than the run's: "
@@ -88,10 +89,7 @@ def _must_be_alike(run: Run, given: Encoder, name: str) -> None:
     channels, size = input_of(run)
     due = build_encoder(run.encoder, channels=channels, size=size).state_dict()
     own = given.state_dict()
-    odd = sorted(
-        key for key in due.keys() | own.keys()
-        if key not in due or key not in own or due[key].shape != own[key].shape
-    )  # fmt: skip
+    odd = differing(due, own)
     if odd:
         raise ConfigError(
             [

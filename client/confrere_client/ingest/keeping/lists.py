@@ -1,8 +1,7 @@
 """The private lists for a data manager: tables with names of files, written row by row."""
 
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 from confrere_client.ingest.finding.walk import printed
 from confrere_client.ingest.keeping.book import Book, text_of
 from confrere_client.ingest.keeping.shards import disk
-from confrere_common.storage import sync_folder
+from confrere_common.storage import atomic_file
 
 EXAMS, SKIPPED = "exams.csv", "skipped.csv"
 MOST_PATHS = 20
@@ -37,22 +36,14 @@ def private_list(path: Path, columns: Sequence[str]) -> Iterator[Table]:
     It is there whole or as it was before; a row takes no memory once it is written. DiskFault when
     the disk does not take it.
     """
-    with disk():
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                table = csv.writer(file)
-                table.writerow([WARNING])
-                table.writerow(columns)
-                yield table
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    with disk(), atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        table = csv.writer(text)
+        table.writerow([WARNING])
+        table.writerow(columns)
+        yield table
+        text.flush()
+        text.detach()  # the file is closed by whoever opened it
 
 
 class Listing:
